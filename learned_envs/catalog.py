@@ -1,0 +1,114 @@
+"""The table of ids: what exists, what it was learned from, and how to make what is missing.
+
+Importing it is cheap: it names things and loads none.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+
+__all__ = ["BUNDLED", "CATALOG", "CatalogEntry", "entry", "list_envs", "register_all", "register_id"]
+
+BUNDLED = Path(__file__).parent / "snapshots"
+
+_FACES = {
+    "entry_point": "learned_envs.envs.single:LearnedEnv",
+    "vector_entry_point": "learned_envs.envs.vector:LearnedVectorEnv",
+}
+_ATARI_100K = [
+    "Alien",
+    "Amidar",
+    "Assault",
+    "Asterix",
+    "BankHeist",
+    "BattleZone",
+    "Boxing",
+    "Breakout",
+    "ChopperCommand",
+    "CrazyClimber",
+    "DemonAttack",
+    "Freeway",
+    "Frostbite",
+    "Gopher",
+    "Hero",
+    "Jamesbond",
+    "Kangaroo",
+    "Krull",
+    "KungFuMaster",
+    "MsPacman",
+    "Pong",
+    "PrivateEye",
+    "Qbert",
+    "RoadRunner",
+    "Seaquest",
+    "UpNDown",
+]
+_ATARI_EPISODE_STEPS = 27_000  # 108,000 emulator frames, half an hour of play
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One id.
+
+    Args:
+        id: What `gymnasium.make` is called with.
+        family: Which models learn it.
+        real: The real environment it is learned from, as its maker's kind and name.
+        max_episode_steps: Steps after which an episode is truncated.
+        recipe: The command that trains it.
+    """
+
+    id: str
+    family: str
+    real: tuple[str, str]
+    max_episode_steps: int
+    recipe: str
+
+    @property
+    def bundled(self) -> bool:
+        """Whether a trained model came with the package."""
+        return (BUNDLED / self.id / "config.json").is_file()
+
+
+def _atari(game: str) -> CatalogEntry:
+    id = f"Learned{game}-v0"
+    recipe = f"python -m training twm --recipe {game.lower()}"
+    return CatalogEntry(id, "twm", ("atari", game), _ATARI_EPISODE_STEPS, recipe)
+
+
+CATALOG: dict[str, CatalogEntry] = {item.id: item for item in map(_atari, _ATARI_100K)}
+
+
+def entry(id: str) -> CatalogEntry:
+    """Look up an id.
+
+    Raises:
+        gymnasium.error.UnregisteredEnv: If the id is unknown; the message suggests the nearest ones.
+    """
+    if id in CATALOG:
+        return CATALOG[id]
+    import difflib
+
+    near = difflib.get_close_matches(id, CATALOG, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else "List the ids with: learned-envs list"
+    raise gym.error.NameNotFound(f"There is no learned environment {id!r}. {hint}")
+
+
+def list_envs() -> list[str]:
+    """All ids, sorted; `entry` tells more of each."""
+    return sorted(CATALOG)
+
+
+def register_id(id: str, max_episode_steps: int) -> None:
+    """Tell Gymnasium of an id. Doing it twice is harmless."""
+    if id not in gym.registry:
+        gym.register(id, **_FACES, max_episode_steps=max_episode_steps, kwargs={"model": id})
+
+
+def register_all() -> None:
+    """Tell Gymnasium of every id, and of ``Learned-v0``, which takes any model."""
+    for item in CATALOG.values():
+        register_id(item.id, item.max_episode_steps)
+    if "Learned-v0" not in gym.registry:
+        gym.register("Learned-v0", **_FACES)

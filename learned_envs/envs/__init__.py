@@ -1,0 +1,1 @@
+"""The faces of a learned environment, and in `real` the environments they were learned from."""

@@ -1,0 +1,1 @@
+"""How faithful an imagined environment is: real against learned."""

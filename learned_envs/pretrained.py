@@ -1,0 +1,149 @@
+"""From a name to a trained model: bundled with the package, or in a folder."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from learned_envs.catalog import BUNDLED, CATALOG, register_id
+from learned_envs.errors import MissingModelError
+from learned_envs.snapshot import SnapshotConfig, read_config, read_snapshot
+from learned_envs.starts import StartBank
+from learned_envs.world_model import WorldModel
+
+__all__ = ["Pretrained", "find_snapshot", "load", "load_pretrained", "register_snapshot"]
+
+_registered: dict[str, Path] = {}  # folders added in this process, by id
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model with what an environment needs beside it.
+
+    Args:
+        model: The model, in evaluation mode.
+        starts: Recorded contexts to start from.
+        config: What the snapshot says of itself.
+    """
+
+    model: WorldModel
+    starts: StartBank
+    config: SnapshotConfig
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """Space of one observation."""
+        return gym.spaces.Box(0, 255, self.model.observation_shape, np.uint8)
+
+    @property
+    def action_space(self) -> gym.spaces.Discrete:
+        """Space of one action."""
+        return gym.spaces.Discrete(self.config.environment.num_actions)
+
+    @property
+    def max_episode_steps(self) -> int:
+        """Steps after which an episode of the real environment is truncated."""
+        return self.config.environment.max_episode_steps
+
+
+def load(
+    name: str | Path, revision: str | None = None, device: str | torch.device = "cpu", local_files_only: bool = False
+) -> WorldModel:
+    """Load a world model, for people who want functions and gradients.
+
+    Args:
+        name: Id, or folder of a snapshot.
+        revision: Revision on the Hub; a local model has none.
+        device: Where to put the model.
+        local_files_only: Whether to do without the network.
+
+    Returns:
+        The model in evaluation mode, with ``observation_space``, ``action_space`` and ``snapshot``, its configuration.
+
+    Raises:
+        MissingModelError: If the model is not to be had.
+        SnapshotError: If its files are damaged.
+    """
+    pretrained = load_pretrained(name, revision=revision, device=device, local_files_only=local_files_only)
+    model = pretrained.model
+    model.observation_space, model.action_space = pretrained.observation_space, pretrained.action_space
+    model.snapshot = pretrained.config
+    return model
+
+
+def register_snapshot(folder: str | Path) -> str:
+    """Add a snapshot to this process's catalogue, so that `gymnasium.make` takes its id.
+
+    Args:
+        folder: Folder of the snapshot.
+
+    Returns:
+        The id, which the snapshot itself names.
+
+    Raises:
+        SnapshotError: If the folder holds no valid snapshot.
+        ValueError: If the id is already taken by another environment.
+    """
+    folder = Path(folder).resolve()
+    config = read_config(folder)
+    taken = config.id in gym.registry and _registered.get(config.id) != folder
+    if taken and not (config.id in CATALOG and not CATALOG[config.id].bundled):
+        raise ValueError(
+            f"The id {config.id} is already taken. Use gym.make('learned_envs:Learned-v0', model={str(folder)!r})."
+        )
+    _registered[config.id] = folder
+    gym.registry.pop(config.id, None)  # the snapshot's own episode limit holds
+    register_id(config.id, config.environment.max_episode_steps)
+    return config.id
+
+
+def load_pretrained(
+    name: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu", local_files_only: bool = False
+) -> Pretrained:
+    """Load a trained model.
+
+    Args:
+        name: Id, or folder of a snapshot.
+        revision: Revision on the Hub; a local model has none.
+        device: Where to put the model.
+        local_files_only: Whether to do without the network.
+
+    Raises:
+        MissingModelError: If the model is not to be had.
+        SnapshotError: If its files are damaged.
+    """
+    snapshot = read_snapshot(find_snapshot(name, revision))
+    return Pretrained(snapshot.model.to(device), snapshot.starts, snapshot.config)
+
+
+def find_snapshot(name: str | Path, revision: str | None = None) -> Path:
+    """Folder of the snapshot that a name stands for."""
+    folder = _local_folder(name)
+    if folder is None:
+        raise MissingModelError(_explain(str(name)))
+    if revision is not None:
+        raise ValueError(
+            f"revision is {revision!r}, but {name} is the local folder {folder}, which has no revisions. Leave it out."
+        )
+    return folder
+
+
+def _local_folder(name: str | Path) -> Path | None:
+    if str(name) in _registered:
+        return _registered[str(name)]
+    if str(name) in CATALOG:
+        return BUNDLED / str(name) if CATALOG[str(name)].bundled else None
+    return Path(name) if Path(name).is_dir() else None
+
+
+def _explain(name: str) -> str:
+    if name in CATALOG:
+        return (
+            f"No model for {name}: it is not bundled. Train it from a checkout of the project: {CATALOG[name].recipe}"
+        )
+    near = get_close_matches(name, [*CATALOG, *_registered], n=1)
+    hint = f"did you mean {near[0]}?" if near else "list them with: learned-envs list"
+    return f"No model {name!r}: it is neither an id ({hint}) nor the folder of a snapshot."

@@ -1,0 +1,1 @@
+"""The transformer world model for pixels (Robine et al., ICLR 2023)."""

@@ -1,0 +1,238 @@
+"""The transformer world model's dynamics: what happens next, given what happened so far.
+
+Follows Robine et al. (ICLR 2023, section 2.2). A step t is told by its latent z_t, its action a_t and the reward r_{t-1}
+gained on the way to it, either as three tokens or fused into one. The feature h_t read where a_t enters predicts the next
+latent, the reward and whether the episode goes on.
+
+Letters: B batch, L steps, T tokens, M remembered tokens, D width, V latent variables, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from learned_envs.nn.attention import KeyValues, causal_distances
+from learned_envs.nn.dropout import Dropout
+from learned_envs.nn.initialization import kaiming_uniform
+from learned_envs.twm.config import TwmConfig
+from learned_envs.twm.transformer import Transformer
+from learned_envs.world_model import State
+
+__all__ = ["Dynamics", "Forecast", "Memory"]
+
+_CELLS = 64  # of a grid observation model
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the dynamics expect of the next step, as unnormalised outputs.
+
+    Args:
+        latent: Logits of the next latent, shape (B, L, V, K).
+        reward: Logits over the reward values, shape (B, L, R), or the predicted mean, shape (B, L, 1).
+        discount: Logit of the discount, shape (B, L).
+    """
+
+    latent: Tensor
+    reward: Tensor
+    discount: Tensor
+
+
+@dataclass(frozen=True)
+class Memory(State):
+    """The last M tokens of every layer, oldest first.
+
+    Args:
+        keys: Shape (B, layers, M, D).
+        values: Shape (B, layers, M, D).
+        valid: Which tokens count; the front is empty after a start, bool, shape (B, M).
+    """
+
+    keys: Tensor
+    values: Tensor
+    valid: Tensor
+
+    def push(self, new: KeyValues, valid: Tensor) -> "Memory":
+        """Forget the oldest tokens in favour of T new ones.
+
+        Args:
+            new: Keys and values, shape (B, layers, T, D) each.
+            valid: Which of them count, bool, shape (B, T).
+        """
+        size = self.valid.shape[1]
+        return Memory(
+            torch.cat([self.keys, new[0].to(self.keys.dtype)], 2)[:, :, -size:],
+            torch.cat([self.values, new[1].to(self.values.dtype)], 2)[:, :, -size:],
+            torch.cat([self.valid, valid], 1)[:, -size:],
+        )
+
+
+class Dynamics(nn.Module):
+    """Embeddings, transformer and heads.
+
+    Args:
+        config: All sizes.
+    """
+
+    step_window: Tensor
+
+    def __init__(self, config: TwmConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, features = config.transformer.width, config.observation.latent.features
+        fused = config.tokens == "fused"
+        if config.observation.architecture == "grid":
+            self.latent_embedding: nn.Module = _CellEmbedding(features // _CELLS, width)
+        else:
+            self.latent_embedding = nn.Linear(features, width)
+        # Fused tokens know one action more: "unknown", for the frames before the first recorded action.
+        self.action_embedding = nn.Embedding(config.num_actions + fused, width)
+        self.reward_embedding = nn.Linear(1, width)
+        self.activation = nn.Identity() if fused else nn.SiLU()
+        self.memory_size = config.context - 1 if fused else (config.context - 1) * 3 + 2
+        span = self.memory_size + config.tokens_per_step
+        self.transformer = Transformer(config.transformer, span)
+        dropout = config.transformer.dropout
+        self.latent_head = _head(width, config.latent_hidden, features, dropout)
+        self.reward_head = _head(width, config.reward_hidden, len(config.reward_values) or 1, dropout)
+        self.discount_head = _head(width, config.discount_hidden, 1, dropout)
+        if not fused:
+            nn.init.constant_(self.discount_head[-1].bias, 0.99)  # a logit, as in the authors' release
+        self.register_buffer("step_window", self._window(span)[-config.tokens_per_step :], persistent=False)
+
+    @property
+    def unknown_action(self) -> int:
+        """Index that stands for an action nobody recorded; fused tokens only."""
+        return self.config.num_actions
+
+    def forward(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> Forecast:
+        """Predict every step of recorded sequences, in parallel.
+
+        Args:
+            latents: One-hot latents z_t, shape (B, L, V * K).
+            actions: Actions a_t as indices, int64, shape (B, L), or as probabilities, shape (B, L, num_actions).
+            rewards: r_{t-1} as the model is fed it, shape (B, L); the first is not used with separate tokens.
+            episodes: Number of the episode each step belongs to, int64, shape (B, L); nothing attends across.
+
+        Returns:
+            The forecast at every step.
+        """
+        features, _ = self._process(latents, actions, rewards, episodes)
+        return self._forecast(features)
+
+    def remember(self, latents: Tensor, actions: Tensor, rewards: Tensor, valid: Tensor) -> Memory:
+        """Fill a memory with recorded steps.
+
+        Args:
+            latents: One-hot latents, shape (B, L, V * K); L may be 0.
+            actions: Indices, int64, shape (B, L).
+            rewards: As `forward` takes them, shape (B, L).
+            valid: Which steps are real; contexts shorter than L are filled up in front, bool, shape (B, L).
+        """
+        memory = self._empty_memory(latents)
+        if latents.shape[1] == 0:
+            return memory
+        _, new = self._process(latents, actions, rewards, valid.long())
+        return memory.push(new, valid.repeat_interleave(self.config.tokens_per_step, 1)[:, -new[0].shape[2] :])
+
+    def step(self, latents: Tensor, actions: Tensor, rewards: Tensor, memory: Memory) -> tuple[Forecast, Memory]:
+        """Predict one more step from a memory.
+
+        Args:
+            latents: One-hot latent z_t, shape (B, V * K).
+            actions: Indices, int64, shape (B,), or probabilities, shape (B, num_actions).
+            rewards: r_{t-1} as the model is fed it, shape (B,).
+            memory: The steps before.
+
+        Returns:
+            The forecast, with L = 1, and the new memory.
+        """
+        tokens = self._tokens(latents.unsqueeze(1), actions.unsqueeze(1), rewards.unsqueeze(1))
+        valid = memory.valid.new_ones(tokens.shape[:2])
+        if self.config.tokens == "separate":
+            valid[:, 0] = memory.valid[:, -1]  # before the first step there is no reward to tell
+        own = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+        seen = torch.cat([memory.valid, valid], 1).unsqueeze(1)
+        mask = self.step_window & seen
+        # A token always sees itself, or the softmax of an empty row would be NaN.
+        mask = torch.cat([mask[:, :, : -len(own)], mask[:, :, -len(own) :] | own], 2)
+        features, new = self.transformer(tokens, mask, (memory.keys, memory.values))
+        return self._forecast(features[:, -1:]), memory.push(new, valid)
+
+    def _process(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> tuple[Tensor, KeyValues]:
+        """Features at every step, shape (B, L, D), and the keys and values of every token."""
+        tokens = self._tokens(latents, actions, rewards)
+        per_step = self.config.tokens_per_step
+        if per_step == 3:
+            tokens = tokens[:, 1:]  # sequences open with a latent
+        episodes = episodes.repeat_interleave(per_step, 1)[:, -tokens.shape[1] :]
+        mask = self._window(tokens.shape[1]).to(tokens.device) & (episodes.unsqueeze(2) == episodes.unsqueeze(1))
+        features, new = self.transformer(tokens, mask)
+        return features[:, (tokens.shape[1] - 1) % per_step :: per_step], new
+
+    def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+        """Tokens in the order r_{t-1}, z_t, a_t, or their sums, shape (B, L or 3 L, D)."""
+        latent = self.activation(self.latent_embedding(latents))
+        reward = self.activation(self.reward_embedding(rewards.unsqueeze(-1)))
+        if actions.dtype.is_floating_point:
+            action = actions @ self.action_embedding.weight[: actions.shape[-1]]
+        else:
+            action = self.action_embedding(actions)
+        if self.config.tokens == "fused":
+            return latent + action + reward
+        return torch.stack([reward, latent, action.to(latent.dtype)], 2).flatten(1, 2)
+
+    def _window(self, total: int) -> Tensor:
+        """How far back each of ``total`` tokens may look, the last being that of an action: bool, shape (T, T)."""
+        distances = causal_distances(total, total)
+        if self.config.tokens == "fused":
+            return (distances >= 0) & (distances < self.config.context)
+        # z_t and a_t look back to their like of step t - context, r_t only to the latent of the step after.
+        is_reward = torch.arange(total - 1, -1, -1) % 3 == 2
+        return (distances >= 0) & (distances <= 3 * self.config.context - is_reward.long().unsqueeze(1))
+
+    def _empty_memory(self, like: Tensor) -> Memory:
+        config = self.config.transformer
+        shape = (len(like), config.layers, self.memory_size, config.width)
+        empty = like.new_zeros(shape, dtype=self.reward_embedding.weight.dtype)
+        return Memory(empty, empty, torch.zeros(shape[0], shape[2], dtype=torch.bool, device=like.device))
+
+    def _forecast(self, features: Tensor) -> Forecast:
+        latent = self.config.observation.latent
+        return Forecast(
+            self.latent_head(features).unflatten(-1, (latent.variables, latent.classes)),
+            self.reward_head(features),
+            self.discount_head(features).squeeze(-1),
+        )
+
+
+class _CellEmbedding(nn.Module):
+    """Embedding of a grid of local codes: what a code means is learned once for all cells, where it stands for each.
+
+    Args:
+        per_cell: Features of a cell's one-hot code.
+        width: Features of the embedding.
+    """
+
+    def __init__(self, per_cell: int, width: int, hidden: int = 64, meaning: int = 16) -> None:
+        super().__init__()
+        self.cell = nn.Sequential(nn.Linear(per_cell, hidden), nn.SiLU(), nn.Linear(hidden, meaning))
+        self.place = nn.Linear(_CELLS * meaning, width)
+        nn.init.normal_(self.cell[0].weight)  # its inputs are one-hot: each code gets a feature of unit size
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """One-hot latents, shape (..., V * K), to embeddings, shape (..., D)."""
+        return self.place(self.cell(latents.unflatten(-1, (_CELLS, -1))).flatten(-2))
+
+
+def _head(width: int, hidden: tuple[int, ...], outputs: int, dropout: float) -> nn.Sequential:
+    """Perceptron on the activated features, initialised as in the authors' release."""
+    layers: list[nn.Module] = [nn.SiLU()]
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.SiLU(), Dropout(dropout)]
+        kaiming_uniform(layers[-3])  # type: ignore[arg-type]
+        width = size
+    layers.append(nn.Linear(width, outputs))
+    kaiming_uniform(layers[-1], gain=1.0)  # type: ignore[arg-type]
+    return nn.Sequential(*layers)

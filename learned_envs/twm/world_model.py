@@ -1,0 +1,153 @@
+"""The transformer world model as environments use it: observation model and dynamics behind the common protocol.
+
+Letters: B batch, T context steps, F frames in an observation, V latent variables, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
+from learned_envs.twm.config import TwmConfig
+from learned_envs.twm.dynamics import Dynamics, Memory
+from learned_envs.twm.observation_model import make_observation_model
+from learned_envs.world_model import Prediction, State, WorldModel
+
+__all__ = ["TransformerWorldModel", "TwmState"]
+
+
+@dataclass(frozen=True)
+class TwmState(State):
+    """Where imagined episodes stand.
+
+    Args:
+        memory: What the transformer remembers.
+        latent: Newest latent, one-hot, float32, shape (B, V, K).
+        reward: Newest reward as the model is fed it, float32, shape (B,).
+        frames: The newest F frames, oldest first, uint8, shape (B, F, 64, 64).
+    """
+
+    memory: Memory
+    latent: Tensor
+    reward: Tensor
+    frames: Tensor
+
+
+class TransformerWorldModel(WorldModel):
+    """A transformer world model for pixels (Robine et al., ICLR 2023).
+
+    Args:
+        config: All sizes.
+    """
+
+    def __init__(self, config: TwmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.observation_model = make_observation_model(config.observation)
+        self.dynamics = Dynamics(config)
+        self.observation_shape = (config.observation.stack, 64, 64)
+        self.observation_dtype = torch.uint8
+        self.noise_size = config.observation.latent.variables + 1  # one number a variable, one for the reward
+        self.register_buffer("reward_values", torch.tensor(config.reward_values), persistent=False)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents of observations, the most likely class of each variable.
+
+        Args:
+            frames: uint8, shape (N, frames_per_code, 64, 64).
+
+        Returns:
+            One-hot latents, float32, shape (N, V, K).
+        """
+        probabilities = mix_uniform(self.observation_model.encode(frames.float() / 255), 0.0)
+        return torch.nn.functional.one_hot(most_likely(probabilities), probabilities.shape[-1]).float()
+
+    @torch.no_grad()
+    def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> TwmState:
+        """See `WorldModel.start`. Contexts carry no gradients: pixels are integers."""
+        batch, steps = observations.shape[:2]
+        self._check_context(observations, actions, rewards)
+        device = observations.device
+        if actions is None:
+            actions = torch.zeros(batch, 0, dtype=torch.int64, device=device)
+        rewards = torch.zeros(batch, steps - 1, device=device) if rewards is None else self.feed(rewards.float())
+        before = torch.cat([rewards.new_zeros(batch, 1), rewards], 1)  # reward on the way to each observation
+        if self.config.observation.frames_per_code == 1:
+            codes, actions, before = self._unstack(observations, actions, before)
+        else:
+            codes = self.encode(observations.flatten(0, 1)).unflatten(0, (batch, steps))
+        past = codes[:, :-1].flatten(2)
+        valid = torch.ones(past.shape[:2], dtype=torch.bool, device=device)
+        memory = self.dynamics.remember(past, actions, before[:, :-1], valid)
+        return TwmState(memory, codes[:, -1], before[:, -1], observations[:, -1])
+
+    def _unstack(self, observations: Tensor, actions: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn the older frames of the first stack into steps whose actions nobody recorded."""
+        batch, older = len(observations), observations.shape[2] - 1
+        frames = torch.cat([observations[:, 0, :-1], observations[:, :, -1]], 1)
+        codes = self.encode(frames.flatten(0, 1).unsqueeze(1)).unflatten(0, (batch, -1))
+        unknown = actions.new_full((batch, older), self.dynamics.unknown_action)
+        return codes, torch.cat([unknown, actions], 1), torch.cat([before.new_zeros(batch, older), before], 1)
+
+    def observe(self, state: TwmState) -> Tensor:
+        """See `WorldModel.observe`: the newest F frames, uint8, shape (B, F, 64, 64)."""
+        return state.frames
+
+    def step(self, state: TwmState, action: Tensor, noise: Tensor, decode: bool = True) -> tuple[TwmState, Prediction]:
+        """See `WorldModel.step`.
+
+        Actions are indices, int64, shape (B,), or probabilities, float32, shape (B, num_actions). Given probabilities,
+        the reward and the end probability carry gradients through straight-through latents; observations, being
+        integers, do not (`decode` gives differentiable frames).
+        """
+        forecast, memory = self.dynamics.step(state.latent.flatten(1), action, state.reward, state.memory)
+        latent = self._draw_latent(forecast.latent[:, 0].float(), noise[:, :-1])
+        reward = self._draw_reward(forecast.reward[:, 0].float(), noise[:, -1])
+        discount = forecast.discount[:, 0].float().sigmoid()
+        end = (1 - discount / self.config.discount).clamp(0, 1)
+        frames = self._push_frames(state.frames, latent) if decode else state.frames
+        state = TwmState(memory, latent, self.feed(reward), frames)
+        return state, Prediction(reward, end)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Frames that a latent describes, differentiable.
+
+        Args:
+            latent: One-hot or probabilities, shape (B, V, K).
+
+        Returns:
+            float32 in [0, 1], shape (B, frames_per_code, 64, 64).
+        """
+        return self.observation_model.decode(latent).float().clamp(0, 1)
+
+    def feed(self, reward: Tensor) -> Tensor:
+        """Squash rewards to [-1, 1], as the transformer is told them."""
+        return reward.tanh()
+
+    def _draw_latent(self, logits: Tensor, noise: Tensor) -> Tensor:
+        temperature = self.config.temperature
+        probabilities = (logits / (temperature or 1.0)).softmax(-1)
+        classes = most_likely(probabilities) if temperature == 0 else sample(probabilities, noise)
+        return straight_through(probabilities, classes)
+
+    def _draw_reward(self, output: Tensor, noise: Tensor) -> Tensor:
+        if not self.config.reward_values:
+            return output.squeeze(-1)
+        probabilities = output.softmax(-1)
+        expected = probabilities @ self.reward_values
+        drawn = self.reward_values[sample(probabilities.unsqueeze(1), noise.unsqueeze(1)).squeeze(1)]
+        return drawn + expected - expected.detach()
+
+    @torch.no_grad()
+    def _push_frames(self, frames: Tensor, latent: Tensor) -> Tensor:
+        new = (self.decode(latent) * 255).round().to(torch.uint8)
+        return torch.cat([frames, new], 1)[:, -frames.shape[1] :]
+
+    def _check_context(self, observations: Tensor, actions: Tensor | None, rewards: Tensor | None) -> None:
+        batch, steps = observations.shape[:2]
+        if observations.ndim != 5 or observations.shape[2:] != self.observation_shape or steps < 1:
+            raise ValueError(
+                f"observations has shape {tuple(observations.shape)}, expected (B, T, {', '.join(map(str, self.observation_shape))})"
+                " with T >= 1 context steps."
+            )

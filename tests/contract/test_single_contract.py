@@ -1,0 +1,106 @@
+"""Every learned environment keeps the promises of a single Gymnasium environment."""
+
+import json
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+import learned_envs
+from tests.contract.vector_checker import Subject, assert_same
+
+
+def test_gymnasium_checker_finds_nothing(subject: Subject) -> None:
+    check_env(subject.single().unwrapped)
+
+
+def test_playing_prints_no_warning(subject: Subject) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = subject.single(render_mode="rgb_array")
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        env.render()
+        env.close()
+        env.close()
+
+
+def test_returns_plain_python_flags_and_rewards(subject: Subject) -> None:
+    env = subject.single()
+    observation, info = env.reset(seed=1)
+    assert observation in env.observation_space and info == {}
+    observation, reward, terminated, truncated, info = env.step(1)
+    assert observation in env.observation_space and info == {}
+    assert type(reward) is float and type(terminated) is bool and type(truncated) is bool
+
+
+def test_render_shows_the_newest_frame(subject: Subject) -> None:
+    env = subject.single(render_mode="rgb_array")
+    env.reset(seed=0)
+    observation = env.step(1)[0]
+    picture = env.render()
+    assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
+    assert_same(picture[::4, ::4, 1], observation[-1], "picture")
+
+
+def test_fork_repeats_the_identical_future(subject: Subject) -> None:
+    env, other = subject.single().unwrapped, subject.single().unwrapped
+    env.reset(seed=2)
+    env.step(1)
+    state = env.get_state()
+    future = env.step(2)
+    env.set_state(state)
+    other.set_state(state)
+    for name, again in (("same", env.step(2)), ("other", other.step(2))):
+        assert_same(again[0], future[0], f"{name} environment")
+        assert again[1:] == future[1:]
+
+
+def test_given_options_stay_as_they_were(subject: Subject) -> None:
+    env = subject.single()
+    observations = np.zeros((1, *env.observation_space.shape), np.uint8)
+    options = {"observations": observations}
+    env.reset(seed=0, options=options)
+    assert options.keys() == {"observations"} and options["observations"] is observations
+    first, _ = env.reset(seed=0, options={"observations": torch.from_numpy(observations)})
+    assert_same(first, observations[-1], "a context of tensors")
+
+
+def test_time_limit_of_the_caller_holds(subject: Subject) -> None:
+    env = subject.single(max_episode_steps=3)
+    for seed in range(20):
+        env.reset(seed=seed)
+        flags = [env.step(0)[2:4]]
+        while not any(flags[-1]):
+            flags.append(env.step(0)[2:4])
+        assert len(flags) <= 3
+        assert flags[-1] == (flags[-1][0], len(flags) == 3)
+
+
+def test_spec_survives_json(subject: Subject) -> None:
+    env = subject.single()
+    text = env.spec.to_json()
+    assert json.loads(text)["id"] == env.spec.id
+    env.reset(seed=3)
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(text))
+    assert_same(again.reset(seed=3)[0], subject.single().reset(seed=3)[0], "made from JSON")
+    json.loads(subject.vector(2).spec.to_json())
+
+
+def test_model_knows_its_spaces(subject: Subject) -> None:
+    model = learned_envs.load(subject.keywords.get("model", subject.id))
+    env = subject.single()
+    assert model.observation_space == env.observation_space
+    assert model.action_space == env.action_space
+    assert model.snapshot.environment.num_actions == env.action_space.n
+    assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.gpu
+def test_plays_on_the_gpu(subject: Subject) -> None:
+    env = subject.single(device="cuda")
+    assert isinstance(env.reset(seed=0)[0], np.ndarray)
+    assert isinstance(env.step(1)[1], float)

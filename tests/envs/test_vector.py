@@ -1,0 +1,206 @@
+"""The vector environment over a model that counts: every expected number can be checked by eye."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.counting import NEVER, counting_env
+
+COUNT = 1  # column of the observation that shows the steps taken
+
+
+def _play(env: Any, actions: list[list[int]]) -> dict[str, list[list[float]]]:
+    columns: dict[str, list[list[float]]] = {"count": [], "action": [], "reward": [], "terminated": [], "truncated": []}
+    for action in actions:
+        observations, rewards, terminated, truncated, _ = env.step(np.array(action))
+        columns["count"].append(observations[:, COUNT].tolist())
+        columns["action"].append(observations[:, 2].tolist())
+        columns["reward"].append(rewards.tolist())
+        columns["terminated"].append(terminated.tolist())
+        columns["truncated"].append(truncated.tolist())
+    return columns
+
+
+def test_next_step_mode_shows_the_last_observation_then_the_new_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [2], 1)
+    observations, _ = env.reset(seed=0)
+    assert observations.tolist() == [[0, 0, 0, 2]]
+    assert _play(env, [[1], [2], [2], [1], [0], [1]]) == {
+        "count": [[1], [2], [0], [1], [2], [0]],
+        "action": [[1], [2], [0], [1], [0], [0]],  # the third and the sixth are ignored
+        "reward": [[11], [22], [0], [11], [2], [0]],
+        "terminated": [[False], [True], [False], [False], [True], [False]],
+        "truncated": [[False]] * 6,
+    }
+
+
+def test_same_step_mode_shows_the_new_start_and_keeps_the_last_observation(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [2], 1, autoreset_mode=AutoresetMode.SAME_STEP)
+    env.reset(seed=0)
+    assert _play(env, [[1], [2]]) == {
+        "count": [[1], [0]],
+        "action": [[1], [0]],
+        "reward": [[11], [22]],
+        "terminated": [[False], [True]],
+        "truncated": [[False]] * 2,
+    }
+    env.step(np.array([0]))
+    _, _, terminated, _, infos = env.step(np.array([1]))
+    assert terminated.tolist() == [True]
+    assert infos["final_obs"].tolist() == [[0, 2, 1, 2]]
+    assert infos["_final_obs"].tolist() == [True] and infos["_final_info"].tolist() == [True]
+
+
+def test_disabled_mode_stays_at_the_last_observation_until_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [2], 2, autoreset_mode=AutoresetMode.DISABLED)
+    env.reset(seed=0)
+    env.step(np.array([0, 0]))
+    env.reset(options={"reset_mask": np.array([True, False])})
+    observations, _, terminated, _, _ = env.step(np.array([1, 2]))
+    assert observations[:, COUNT].tolist() == [1, 2] and terminated.tolist() == [False, True]
+    observations, _ = env.reset(options={"reset_mask": terminated})
+    assert observations[:, COUNT].tolist() == [1, 0]
+    assert _play(env, [[0, 1]])["count"] == [[2, 1]]
+
+
+def test_time_limit_truncates_and_leaves_the_game_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [NEVER], 1, max_episode_steps=3)
+    env.reset(seed=0)
+    played = _play(env, [[0]] * 8)
+    assert played["count"] == [[1], [2], [3], [0], [1], [2], [3], [0]]
+    assert not np.any(played["terminated"])
+    assert np.flatnonzero(played["truncated"]).tolist() == [2, 6]
+
+
+def test_end_at_the_time_limit_raises_both_flags_as_the_single_environments_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [2], 1)
+    env.max_episode_steps = 2
+    env.reset(seed=0)
+    env.step(np.array([0]))
+    _, _, terminated, truncated, _ = env.step(np.array([0]))
+    assert terminated.all() and truncated.all()
+
+
+def test_argument_overrides_the_limit_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.counting.LearnedVectorEnv", _with_limit(2))
+    env = counting_env(monkeypatch, [NEVER], 1, max_episode_steps=5)
+    env.reset(seed=0)
+    assert np.flatnonzero(_play(env, [[0]] * 3)["truncated"]).tolist() == [1]
+
+
+def _with_limit(limit: int) -> Any:
+    from learned_envs.envs.vector import LearnedVectorEnv
+
+    return lambda *args, **keywords: LearnedVectorEnv(*args, max_episode_steps=limit, **keywords)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_tensors_bring_return_and_length_of_every_episode(monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode) -> None:
+    env = counting_env(monkeypatch, [3], 2, autoreset_mode=mode, output="torch")
+    env.reset(seed=0)
+    env.step(torch.tensor([0, 0]))
+    env.reset(options={"reset_mask": torch.tensor([False, True])})
+    told = []
+    for _ in range(6):
+        _, _, terminated, _, infos = env.step(torch.tensor([1, 0]))
+        assert torch.equal(infos["_episode"], terminated)
+        episode = infos["episode"]
+        over = infos["_episode"].nonzero().flatten().tolist()
+        told += [(index, float(episode["r"][index]), int(episode["l"][index])) for index in over]
+    # The first environment has taken action 0 once, then 1; the second 0 alone: 1 + 12 + 13, and 1 + 2 + 3.
+    assert told[:2] == [(0, 26.0, 3), (1, 6.0, 3)]
+    assert told[2] == (0, 36.0, 3)
+
+
+def test_every_start_of_the_bank_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = counting_env(monkeypatch, [NEVER] * 5, 1000)
+    observations, _ = env.reset(seed=0)
+    counts = np.bincount(observations[:, 0], minlength=5)
+    assert counts.sum() == 1000 and (np.abs(counts - 200) < 60).all(), counts
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_new_episodes_do_not_repeat_the_start_of_the_last(monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode) -> None:
+    env = counting_env(monkeypatch, [1] * 50, 1, autoreset_mode=mode)
+    env.reset(seed=0)
+    starts = [int(env.step(np.array([0]))[0][0, 0]) for _ in range(40)]
+    assert len(set(starts)) > 10
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1, 2**63, 2**64 + 5, 10**30])
+def test_seeds_of_any_size_are_honoured(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    env = counting_env(monkeypatch, [NEVER] * 200, 4)
+    first, second = env.reset(seed=seed)[0], env.reset(seed=seed + 1)[0]
+    assert np.array_equal(first[1:], second[:-1]), "environment i of seed s is environment i - 1 of seed s + 1"
+    assert not np.array_equal(first, second)
+
+
+def test_action_of_an_ended_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories = []
+    for ignored in (0, 2):
+        env = counting_env(monkeypatch, [1, 2, 3], 1)
+        env.reset(seed=4)
+        ended, history = False, []
+        for step in range(12):
+            observations, rewards, terminated, _, _ = env.step(np.array([ignored if ended else step % 3]))
+            history.append((observations.tolist(), rewards.tolist(), terminated.tolist()))
+            ended = bool(terminated[0])
+        histories.append(history)
+    assert histories[0] == histories[1]
+
+
+class Rules:
+    """What Gymnasium says of autoreset modes, for one environment, in plain Python."""
+
+    def __init__(self, lasts: int, limit: int, mode: AutoresetMode) -> None:
+        self.lasts, self.limit, self.mode = lasts, limit, mode
+        self.count, self.over = 0, False
+
+    def reset(self) -> int:
+        self.count, self.over = 0, False
+        return 0
+
+    def step(self, action: int) -> tuple[int, float, bool, bool]:
+        if self.over:
+            assert self.mode is AutoresetMode.NEXT_STEP
+            return self.reset(), 0.0, False, False
+        self.count += 1
+        terminated, truncated, reward = self.count >= self.lasts, self.count >= self.limit, 10.0 * action + self.count
+        self.over = terminated or truncated
+        if self.over and self.mode is AutoresetMode.SAME_STEP:
+            self.reset()
+        return self.count, reward, terminated, truncated
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    mode=st.sampled_from(AutoresetMode),
+    lasts=st.integers(1, 4),
+    limit=st.integers(1, 4),
+    script=st.lists(
+        st.tuples(st.lists(st.integers(0, 2), min_size=3, max_size=3), st.lists(st.booleans(), min_size=3, max_size=3)),
+        max_size=12,
+    ),
+)
+def test_any_history_of_steps_and_partial_resets_goes_by_the_rules(
+    monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode, lasts: int, limit: int, script: list[Any]
+) -> None:
+    env = counting_env(monkeypatch, [lasts], 3, max_episode_steps=limit, autoreset_mode=mode)
+    env.reset(seed=0)
+    rules = [Rules(lasts, limit, mode) for _ in range(3)]
+    for step, (actions, mask) in enumerate(script):
+        if mode is AutoresetMode.DISABLED:
+            mask = [wanted or rule.over for wanted, rule in zip(mask, rules, strict=True)]
+        if any(mask):
+            observations, _ = env.reset(options={"reset_mask": np.array(mask)})
+            shown = [rule.reset() if reset else rule.count for rule, reset in zip(rules, mask, strict=True)]
+            assert observations[:, COUNT].tolist() == shown, f"reset before step {step}"
+        observations, rewards, terminated, truncated, _ = env.step(np.array(actions))
+        expected = [rule.step(action) for rule, action in zip(rules, actions, strict=True)]
+        found = zip(observations[:, COUNT].tolist(), rewards, terminated, truncated, strict=True)
+        assert list(found) == expected, f"step {step}"

@@ -1,0 +1,147 @@
+"""The ids, and what a person learns who asks for one that is not to be had."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import learned_envs
+from learned_envs.catalog import BUNDLED, CATALOG, entry, register_all
+from learned_envs.errors import MissingModelError, SnapshotError
+from tests.tiny import write_tiny_snapshot
+
+_UNBUNDLED = sorted(id for id, item in CATALOG.items() if not item.bundled)
+
+
+def test_import_is_light_and_registers_the_ids() -> None:
+    code = (
+        "import sys, gymnasium, learned_envs\n"
+        "assert 'LearnedPong-v0' in gymnasium.registry\n"
+        "print([name for name in ('torch', 'safetensors', 'pydantic', 'ale_py', 'cv2') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", f"import learned_envs loaded {done.stdout}"
+
+
+def test_prefixed_id_needs_no_import(tiny_snapshots: dict[str, Path]) -> None:
+    folder = str(tiny_snapshots["compact"])
+    code = f"import gymnasium; print(gymnasium.make('learned_envs:Learned-v0', model={folder!r}).spec.id)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Learned-v0"
+
+
+def test_all_games_of_atari_100k_have_an_id() -> None:
+    assert len(CATALOG) == 26
+    assert learned_envs.list_envs() == sorted(CATALOG)
+    assert set(CATALOG) <= set(gym.registry)
+    assert {item.real[0] for item in CATALOG.values()} == {"atari"}
+    assert CATALOG["LearnedKungFuMaster-v0"].real == ("atari", "KungFuMaster")
+
+
+@pytest.mark.parametrize("id", [*sorted(CATALOG), "Learned-v0"])
+def test_spec_survives_json(id: str) -> None:
+    spec = gym.spec(id)
+    again = gym.envs.registration.EnvSpec.from_json(spec.to_json())
+    assert (again.id, again.kwargs, again.max_episode_steps) == (spec.id, spec.kwargs, spec.max_episode_steps)
+
+
+def test_registering_twice_is_silent(recwarn: pytest.WarningsRecorder) -> None:
+    register_all()
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize("make", ["make", "make_vec", "load"])
+def test_id_without_a_model_names_itself_and_the_training_command(make: str) -> None:
+    id = "LearnedBoxing-v0" if "LearnedBoxing-v0" in _UNBUNDLED else _UNBUNDLED[0]
+    makers = {"make": gym.make, "make_vec": lambda id: gym.make_vec(id, num_envs=2), "load": learned_envs.load}
+    with pytest.raises(MissingModelError) as raised:
+        makers[make](id)
+    assert id in str(raised.value)
+    assert CATALOG[id].recipe in str(raised.value)
+    assert CATALOG[id].recipe.startswith("python -m training twm --recipe ")
+    assert isinstance(raised.value, FileNotFoundError) and isinstance(raised.value, gym.error.Error)
+
+
+def test_mistyped_id_suggests_the_nearest() -> None:
+    with pytest.raises(gym.error.NameNotFound, match="LearnedPong"):
+        gym.make("LearnedPnog-v0")
+    with pytest.raises(gym.error.NameNotFound, match="LearnedPong-v0"):
+        entry("LearnedPogn-v0")
+    with pytest.raises(MissingModelError, match="did you mean LearnedPong-v0"):
+        learned_envs.load("LearnedPogn-v0")
+    with pytest.raises(gym.error.VersionNotFound):
+        gym.make("LearnedPong-v7")
+
+
+def test_word_like_no_id_shows_how_to_list_them() -> None:
+    with pytest.raises(gym.error.NameNotFound, match="learned-envs list"):
+        entry("xyz")
+    with pytest.raises(MissingModelError, match=r"'/nowhere/at/all'.*folder of a snapshot"):
+        learned_envs.load("/nowhere/at/all")
+
+
+def test_model_argument_is_needed_for_the_general_id() -> None:
+    with pytest.raises(TypeError, match="model"):
+        gym.make("learned_envs:Learned-v0")
+
+
+def test_bundled_snapshots_are_those_of_their_ids() -> None:
+    folders = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir() and not path.name.startswith("."))
+    assert folders == sorted(id for id, item in CATALOG.items() if item.bundled)
+    for id in folders:
+        config = learned_envs.load(id).snapshot
+        assert config.id == id
+        assert config.environment.name == CATALOG[id].real[1]
+        assert config.environment.max_episode_steps == CATALOG[id].max_episode_steps
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test registers is forgotten."""
+    monkeypatch.setattr(gym.envs.registration, "registry", gym.registry)
+    monkeypatch.setattr("learned_envs.pretrained._registered", {})
+    before = dict(gym.registry)
+    yield
+    gym.registry.clear()
+    gym.registry.update(before)
+
+
+@pytest.mark.usefixtures("registry")
+def test_registered_snapshot_is_made_by_its_own_id(tmp_path: Path) -> None:
+    folder = write_tiny_snapshot(tmp_path / "mine", "compact", id="LearnedMine-v3")
+    assert learned_envs.register_snapshot(folder) == "LearnedMine-v3"
+    assert learned_envs.register_snapshot(str(folder)) == "LearnedMine-v3", "twice is harmless"
+    env = gym.make("LearnedMine-v3")
+    assert env.action_space.n == 3
+    assert env.spec.max_episode_steps == 1000
+    assert gym.make_vec("LearnedMine-v3", num_envs=2).unwrapped.max_episode_steps == 1000
+    assert learned_envs.load("LearnedMine-v3").snapshot.id == "LearnedMine-v3"
+
+
+@pytest.mark.usefixtures("registry")
+def test_registered_snapshot_supplies_an_id_that_is_not_bundled(tmp_path: Path) -> None:
+    id = _UNBUNDLED[0]
+    learned_envs.register_snapshot(write_tiny_snapshot(tmp_path / "mine", "faithful", id=id))
+    assert gym.make(id).spec.max_episode_steps == 1000, "the limit of the snapshot, not of the catalogue"
+
+
+@pytest.mark.usefixtures("registry")
+def test_registered_snapshot_takes_no_id_away(tmp_path: Path) -> None:
+    for index, id in enumerate(("LearnedPong-v0", "CartPole-v1", "Learned-v0")):
+        folder = write_tiny_snapshot(tmp_path / str(index), "compact", id=id)
+        with pytest.raises(ValueError, match=f"{id} is already taken.*Learned-v0"):
+            learned_envs.register_snapshot(folder)
+    first = write_tiny_snapshot(tmp_path / "first", "compact", id="LearnedMine-v0")
+    second = write_tiny_snapshot(tmp_path / "second", "compact", id="LearnedMine-v0")
+    learned_envs.register_snapshot(first)
+    with pytest.raises(ValueError, match="LearnedMine-v0 is already taken"):
+        learned_envs.register_snapshot(second)
+
+
+def test_folder_that_is_no_snapshot_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"config\.json"):
+        learned_envs.register_snapshot(tmp_path)
+    with pytest.raises(SnapshotError, match=r"config\.json"):
+        gym.make("learned_envs:Learned-v0", model=str(tmp_path))

@@ -1,0 +1,303 @@
+"""What is written comes back; what does not fit is refused by the name of the file and the field."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from learned_envs import snapshot as module
+from learned_envs.errors import SnapshotError
+from learned_envs.snapshot import read_snapshot, write_snapshot
+from learned_envs.starts import StartBank
+from tests.tiny import (
+    KINDS,
+    TinyKind,
+    tiny_config,
+    tiny_model,
+    tiny_snapshot_config,
+    tiny_starts,
+    write_tiny_snapshot,
+)
+
+FILES = ("config.json", "model.safetensors", "starts.safetensors", "fidelity.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A snapshot of one's own, to be damaged."""
+    return write_tiny_snapshot(tmp_path / "snapshot", "compact")
+
+
+def _edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def _replace_tensors(folder: Path, name: str, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    """Change a file of tensors, and give the changed one a fitting checksum."""
+    tensors = {key: tensor.clone() for key, tensor in load_file(folder / name).items()}
+    change(tensors)
+    save_file(tensors, folder / name)
+    _sign(folder, name)
+
+
+def _sign(folder: Path, name: str) -> None:
+    _edit_config(folder, lambda content: content["sha256"].update({name: module._sha256(folder / name)}))
+
+
+def _refusal(folder: Path) -> str:
+    with pytest.raises(SnapshotError) as raised:
+        read_snapshot(folder)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_written_comes_back(tmp_path: Path, kind: TinyKind) -> None:
+    model, starts, config = tiny_model(kind), tiny_starts(tiny_config(kind)), tiny_snapshot_config(tiny_config(kind))
+    write_snapshot(tmp_path / "snapshot", config, model, starts, {"ball": {"5": 0.5}})
+    assert sorted(path.name for path in (tmp_path / "snapshot").iterdir()) == sorted(FILES)
+    assert json.loads((tmp_path / "snapshot" / "fidelity.json").read_text()) == {"ball": {"5": 0.5}}
+    found = read_snapshot(tmp_path / "snapshot")
+    assert replace(found.config, sha256={}) == config
+    assert found.folder == tmp_path / "snapshot"
+    written, read = model.state_dict(), found.model.state_dict()
+    assert written.keys() == read.keys()
+    for name, tensor in written.items():
+        assert torch.equal(read[name], tensor.half().float()), f"{name} differs"
+    for part in ("initial", "anywhere"):
+        names = ("observations", "actions", "rewards")
+        for name, mine, theirs in zip(names, found.starts.contexts(part), starts.contexts(part), strict=True):
+            assert mine.dtype == theirs.dtype and torch.equal(mine, theirs), f"{part} {name} differ"
+
+
+def test_every_file_can_be_read_by_whoever_may_read_the_folder(folder: Path) -> None:
+    assert len({(folder / name).stat().st_mode for name in FILES}) == 1
+
+
+def test_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    folder = write_tiny_snapshot(tmp_path / "snapshot", "compact", id="LearnedFirst-v0")
+    (folder / "stray.txt").write_text("")
+    with pytest.raises(FileExistsError, match="snapshot exists"):
+        write_tiny_snapshot(folder, "compact", id="LearnedSecond-v0")
+    assert read_snapshot(folder).config.id == "LearnedFirst-v0"
+    model = tiny_model("compact")
+    config = tiny_snapshot_config(model.config, "LearnedSecond-v0")
+    write_snapshot(folder, config, model, tiny_starts(model.config), {}, replace=True)
+    assert read_snapshot(folder).config.id == "LearnedSecond-v0"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_interrupted_writing_leaves_nothing_or_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    folder = tmp_path / "snapshot"
+    if exists:
+        write_tiny_snapshot(folder, "compact", id="LearnedOld-v0")
+    model = tiny_model("compact")
+    config = tiny_snapshot_config(model.config, "LearnedNew-v0")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("save", "_sha256"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(module, name, interrupt)
+            write_snapshot(folder, config, model, tiny_starts(model.config), {}, replace=True)
+        assert folder.exists() == exists
+    with pytest.raises(TypeError):
+        write_snapshot(folder, config, model, tiny_starts(model.config), {"not JSON": object()}, replace=True)
+    assert folder.exists() == exists
+    if exists:
+        assert read_snapshot(folder).config.id == "LearnedOld-v0"
+    write_snapshot(folder, config, model, tiny_starts(model.config), {}, replace=True)
+    assert read_snapshot(folder).config.id == "LearnedNew-v0"
+    assert [path.name for path in tmp_path.iterdir()] == ["snapshot"], "leftovers of the interrupted attempts"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "starts.safetensors"])
+def test_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    assert name in _refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "starts.safetensors"])
+def test_truncated_or_changed_tensors_are_noticed(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    for damaged in (content[:-1], content[:20], b"", content[:-1] + bytes([content[-1] ^ 1]), content + b"\0"):
+        (folder / name).write_bytes(damaged)
+        message = _refusal(folder)
+        assert name in message and "checksum" in message
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "starts.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a safetensors file", b"\xff" * 64, b"\x80\x04N."])
+def test_other_content_with_a_fitting_checksum_is_refused(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    _sign(folder, name)
+    assert f"{name} is not a safetensors file" in _refusal(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"format": 1'])
+def test_damaged_config_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    assert "config.json" in _refusal(folder)
+
+
+@pytest.mark.parametrize("format", [0, 2, "1", None, 1.5, True])
+def test_other_format_is_named(folder: Path, format: Any) -> None:
+    _edit_config(folder, lambda content: content.update(format=format))
+    message = _refusal(folder)
+    assert "config.json" in message and "format" in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("colour",), "red"),
+        (("model", "colour"), "red"),
+        (("model", "observation", "colour"), "red"),
+        (("model", "observation", "latent", "colour"), "red"),
+        (("model", "transformer", "colour"), "red"),
+        (("environment", "colour"), "red"),
+        (("id",), 7),
+        (("family",), "diffusion"),
+        (("library_name",), "another"),
+        (("model",), None),
+        (("model", "num_actions"), "3"),
+        (("model", "num_actions"), 3.5),
+        (("model", "num_actions"), True),
+        (("model", "num_actions"), 0),
+        (("model", "context"), 1),
+        (("model", "tokens"), "mixed"),
+        (("model", "latent_hidden"), [16, "16"]),
+        (("model", "reward_values"), [1.0, 0.0]),
+        (("model", "temperature"), -1.0),
+        (("model", "discount"), float("nan")),
+        (("model", "discount"), float("inf")),
+        (("model", "observation", "channels"), -8),
+        (("model", "observation", "architecture"), "os.system"),
+        (("model", "observation", "latent", "classes"), 1),
+        (("model", "transformer", "heads"), 3),
+        (("model", "transformer", "dropout"), 1.5),
+        (("environment", "kind"), "shell"),
+        (("environment", "max_episode_steps"), 0),
+        (("environment", "action_meanings"), ["NOOP"]),
+        (("environment", "num_actions"), 4),
+        (("provenance",), "by hand"),
+        (("sha256",), ["abc"]),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),
+)
+def test_field_that_does_not_fit_is_named(folder: Path, place: tuple[str, ...], value: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for key in place[:-1]:
+            content = content[key]
+        content[place[-1]] = value
+
+    _edit_config(folder, change)
+    message = _refusal(folder)
+    assert "config.json" in message
+    # A rule between several fields is told of the part that holds them.
+    assert ".".join(place) in message or ".".join(place[:-1]) in message or place[-1] in message
+
+
+@pytest.mark.parametrize(
+    "place",
+    [("id",), ("family",), ("model",), ("model", "num_actions"), ("environment", "name"), ("provenance",)],
+    ids=".".join,
+)
+def test_missing_field_is_named(folder: Path, place: tuple[str, ...]) -> None:
+    def remove(content: dict[str, Any]) -> None:
+        for key in place[:-1]:
+            content = content[key]
+        del content[place[-1]]
+
+    _edit_config(folder, remove)
+    message = _refusal(folder)
+    assert "config.json" in message and ".".join(place) in message
+
+
+def test_sizes_that_no_model_can_have_are_refused(folder: Path) -> None:
+    _edit_config(folder, lambda content: content["model"]["transformer"].update(width=2**40, heads=1))
+    assert "config.json: model" in _refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda tensors, name: tensors.pop(name), "missing"),
+        (lambda tensors, name: tensors.update({name: tensors[name].float()}), "float32"),
+        (lambda tensors, name: tensors.update({name: tensors[name].repeat(2)}), "(2,)"),
+        (lambda tensors, name: tensors.update({name: tensors[name][None]}), "(1, 1)"),
+    ],
+    ids=["missing", "dtype", "shape", "dimensions"],
+)
+def test_weight_that_does_not_fit_is_named(folder: Path, change: Callable[..., Any], word: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key, weight in weights.items() if "discount_head" in key and weight.shape == (1,))
+    _replace_tensors(folder, "model.safetensors", lambda tensors: change(tensors, name))
+    message = _refusal(folder)
+    assert "model.safetensors" in message and name in message and word in message
+
+
+def test_superfluous_weight_is_named(folder: Path) -> None:
+    _replace_tensors(folder, "model.safetensors", lambda tensors: tensors.update(backdoor=torch.zeros(1).half()))
+    message = _refusal(folder)
+    assert "model.safetensors" in message and "backdoor" in message
+
+
+def _bomb(tensors: dict[str, torch.Tensor]) -> None:
+    """A few bytes that announce themselves as frames of many gigabytes."""
+    tensors["initial.rewards"] = torch.zeros(10**9, 0)
+    tensors["initial.actions"] = torch.zeros(10**9, 0).long()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda tensors: tensors.pop("initial.frames"), "initial.frames"),
+        (lambda tensors: tensors.pop("anywhere.rewards"), "anywhere.rewards"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra"),
+        (lambda tensors: tensors["initial.frames"].zero_(), "initial"),
+        (lambda tensors: tensors.update({"anywhere.frames": tensors["anywhere.frames"][:-9].clone()}), "anywhere"),
+        (lambda tensors: tensors.update({"initial.frames": tensors["anywhere.frames"].clone()}), "initial"),
+        (lambda tensors: tensors["anywhere.actions"].fill_(3), "anywhere.actions"),
+        (lambda tensors: tensors["anywhere.actions"].fill_(-1), "anywhere.actions"),
+        (lambda tensors: tensors.update({"anywhere.actions": tensors["anywhere.actions"].int()}), "anywhere.actions"),
+        (lambda tensors: tensors.update({"anywhere.actions": tensors["anywhere.actions"][1:].clone()}), "anywhere"),
+        (lambda tensors: tensors.update({"anywhere.rewards": tensors["anywhere.rewards"].double()}), "anywhere"),
+        (lambda tensors: tensors.update({"anywhere.rewards": torch.zeros(3)}), "anywhere"),
+        (lambda tensors: tensors.update({"initial.rewards": torch.zeros(0, 0)}), "initial"),
+        (_bomb, "initial"),
+    ],
+)
+def test_start_that_does_not_fit_is_named(folder: Path, change: Callable[..., Any], word: str) -> None:
+    _replace_tensors(folder, "starts.safetensors", change)
+    message = _refusal(folder)
+    assert "starts.safetensors" in message and word in message
+
+
+def test_frames_are_stored_once_and_come_back_as_stacks() -> None:
+    frames = torch.randint(256, (2, 5, 64, 64), dtype=torch.uint8)
+    contexts = (frames, torch.zeros(2, 1).long(), torch.zeros(2, 1))
+    bank = StartBank.from_frames({"initial": contexts, "anywhere": contexts}, stack=4)
+    observations, _, _ = bank.contexts("initial")
+    assert observations.shape == (2, 2, 4, 64, 64)
+    assert torch.equal(observations[:, 0], frames[:, :4]) and torch.equal(observations[:, 1], frames[:, 1:])
+    with pytest.raises(ValueError, match=r'starts is \'late\', expected "initial" or "anywhere"'):
+        bank.contexts("late")  # type: ignore[arg-type]
+
+
+def test_loading_leaves_the_callers_random_generator_alone(folder: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    read_snapshot(folder)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,159 @@
+"""Record real experience: ``python -m training collect LearnedPong-v0 --steps 100000``.
+
+Sixteen games run side by side. Each has its share of the steps and plays one episode after the other; an episode's game
+and policy are seeded by (seed, game, episode) alone. So a recording that was interrupted and continued is the same, byte
+for byte, as one that was not.
+"""
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from learned_envs.envs.real.atari import make_atari_vec
+from training.experience import Episode, ExperienceError, read_manifest, write_manifest
+from training.policies import Policy, mixture
+
+__all__ = ["CollectConfig", "collect"]
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What to record.
+
+    Args:
+        game: ALE name of the game.
+        steps: Agent steps in all, four emulator frames each; a multiple of ``games``.
+        seed: Seed of games and policies.
+        games: How many games run side by side; each records ``steps // games`` steps.
+
+    Raises:
+        ValueError: If ``steps`` is not a positive multiple of ``games``.
+    """
+
+    game: str
+    steps: int = 100_000
+    seed: int = 0
+    games: int = 16
+
+    def __post_init__(self) -> None:
+        if self.games < 1 or self.steps < self.games or self.steps % self.games:
+            raise ValueError(
+                f"steps is {self.steps}, but must be a positive multiple of the {self.games} games that run side by side."
+            )
+
+
+class _Recorder:
+    """The episode that one of the games is playing."""
+
+    def __init__(self, config: CollectConfig, slot: int, episode: int, num_actions: int) -> None:
+        sequence = np.random.SeedSequence([config.seed, slot, episode])
+        self.rng = np.random.default_rng(sequence)
+        self.seed = int(sequence.generate_state(1)[0] % 2**31)
+        self.policy: Policy = mixture(config.game, num_actions, self.rng)
+        self.slot, self.episode = slot, episode
+        self.frames: list[np.ndarray] = []
+        self.actions: list[int] = []
+        self.rewards: list[float] = []
+
+    @property
+    def file_name(self) -> str:
+        return f"episode-{self.slot:02d}-{self.episode:05d}.npz"
+
+    def act(self) -> int:
+        self.actions.append(self.policy.act(self.frames[-1], self.rng))
+        return self.actions[-1]
+
+    def finish(self, terminated: bool) -> Episode:
+        return Episode(
+            np.stack(self.frames),
+            np.array(self.actions, np.uint8),
+            np.array(self.rewards, np.float32),
+            terminated,
+            self.policy.name,
+            self.seed,
+        )
+
+
+def collect(config: CollectConfig, folder: Path) -> None:
+    """Record, or go on with, the experience described by ``config``.
+
+    Args:
+        config: What to record.
+        folder: Where the episodes go; one folder a recording.
+
+    Raises:
+        ExperienceError: If ``folder`` already holds another recording.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"config": asdict(config), "ale_py": version("ale-py"), "complete": False}
+    if (folder / "manifest.json").exists():
+        found = read_manifest(folder)
+        if found["config"] != content["config"]:
+            raise ExperienceError(
+                f"{folder} holds a recording of {found['config']}, not of {content['config']}. Use another folder."
+            )
+        if found["complete"]:
+            print(f"{folder} is complete: {config.steps} steps.")
+            return
+    write_manifest(folder, content)
+    with tqdm(total=config.steps, unit="step", desc=f"Recording {config.game}") as progress:
+        _record(config, folder, progress)
+    write_manifest(folder, {**content, "complete": True})
+
+
+def _record(config: CollectConfig, folder: Path, progress: "tqdm[None]") -> None:
+    quota = config.steps // config.games
+    envs = make_atari_vec(config.game, config.games)
+    num_actions = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+    recorded = [_recorded_steps(folder, slot) for slot in range(config.games)]  # (episodes, steps) on disk
+    progress.update(sum(steps for _, steps in recorded))
+    recorders: list[_Recorder | None] = [
+        _Recorder(config, slot, episodes, num_actions) if steps < quota else None
+        for slot, (episodes, steps) in enumerate(recorded)
+    ]
+    steps_done = [steps for _, steps in recorded]
+    observations, _ = envs.reset(seed=np.array([recorder.seed if recorder else 0 for recorder in recorders]))
+    _remember(recorders, observations, range(config.games))
+    while any(recorders):
+        actions = np.array([recorder.act() if recorder else 0 for recorder in recorders])
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        over = []
+        for slot, recorder in enumerate(recorders):
+            if recorder is None:
+                continue
+            recorder.frames.append(observations[slot, -1].copy())
+            recorder.rewards.append(float(rewards[slot]))
+            steps_done[slot] += 1
+            progress.update()
+            if terminated[slot] or truncated[slot] or steps_done[slot] == quota:
+                recorder.finish(bool(terminated[slot])).save(folder / recorder.file_name)
+                follows = steps_done[slot] < quota
+                recorders[slot] = _Recorder(config, slot, recorder.episode + 1, num_actions) if follows else None
+                over.append(slot)
+        _restart(envs, recorders, [slot for slot in over if recorders[slot]])
+    envs.close()
+
+
+def _restart(envs, recorders: list[_Recorder | None], slots: list[int]) -> None:
+    if not slots:
+        return
+    mask = np.zeros(len(recorders), bool)
+    mask[slots] = True
+    seeds = np.array([recorder.seed for slot in slots if (recorder := recorders[slot])])
+    observations, _ = envs.reset(seed=seeds, options={"reset_mask": mask})
+    _remember(recorders, observations, slots)
+
+
+def _remember(recorders: list[_Recorder | None], observations: np.ndarray, slots) -> None:
+    for slot in slots:
+        if recorder := recorders[slot]:
+            recorder.frames.append(observations[slot, -1].copy())
+
+
+def _recorded_steps(folder: Path, slot: int) -> tuple[int, int]:
+    """Episodes and steps of one game that are already on disk."""
+    files = sorted(folder.glob(f"episode-{slot:02d}-*.npz"))
+    return len(files), sum(len(Episode.load(path).actions) for path in files)

@@ -1,0 +1,138 @@
+"""The loop that every long training shares: progress with an ETA, checkpoints, logs, and resuming to the same result.
+
+All randomness of an update comes from the global generator, which is seeded anew for each update from the seed of the run,
+the name of the stage and the number of the update. A run that was killed and resumed therefore takes exactly the updates
+that an uninterrupted one takes.
+"""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import trange
+
+__all__ = ["RunError", "Stage", "open_run", "run_stage", "update_seed"]
+
+
+class RunError(RuntimeError):
+    """A run cannot be started or resumed as asked."""
+
+
+class Stage(Protocol):
+    """One phase of a training.
+
+    Attributes:
+        name: Short name, unique in a run.
+        updates: How many updates the stage takes.
+        log_every: Updates between two entries in the log.
+    """
+
+    name: str
+    updates: int
+    log_every: int
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """Take update number ``step`` and return what to log: scalars by name."""
+        ...
+
+    def visualize(self, step: int) -> dict[str, Tensor]:
+        """Pictures for the log by name: float in [0, 1], shape (channels, height, width); called at every checkpoint."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from update to update."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        ...
+
+
+def update_seed(seed: int, stage: str, step: int) -> int:
+    """Seed of one update, the same on every machine: an integer in [0, 2**63)."""
+    digest = hashlib.blake2b(f"{seed}/{stage}/{step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def open_run(folder: Path, description: dict[str, Any]) -> None:
+    """Create the folder of a run, or check that it belongs to the same one.
+
+    Args:
+        folder: Folder of the run.
+        description: What the run does, JSON-able; a run can only be resumed with the same.
+
+    Raises:
+        RunError: If the folder belongs to a run with another description.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
+    wanted = json.loads(json.dumps(description))
+    if not path.exists():
+        _write(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    found = json.loads(path.read_text())
+    if found != wanted:
+        differences = [key for key in {*found, *wanted} if found.get(key) != wanted.get(key)]
+        raise RunError(
+            f"{folder} belongs to a run with another recipe (it differs in: {', '.join(sorted(differences))}). "
+            "Resume with the same recipe, or choose another --run folder."
+        )
+
+
+def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float = 120.0) -> None:
+    """Take all updates of a stage that have not been taken yet.
+
+    Args:
+        stage: What to train.
+        folder: Folder of the run; ``<stage>.pt`` in it is the checkpoint.
+        seed: Seed of the run.
+        checkpoint_seconds: Time between two checkpoints; interrupting loses at most this.
+    """
+    path = folder / f"{stage.name}.pt"
+    start = 0
+    if path.exists():
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        start = checkpoint["step"]
+        stage.load_state_dict(checkpoint["state"])
+    if start >= stage.updates:
+        return
+    with SummaryWriter(str(folder / "logs" / stage.name), purge_step=start) as writer:
+        saved = time.monotonic()
+        progress = trange(
+            start, stage.updates, initial=start, total=stage.updates, desc=stage.name, unit="update", mininterval=1
+        )
+        for step in progress:
+            torch.manual_seed(update_seed(seed, stage.name, step))
+            metrics = stage.update(step)
+            if step % stage.log_every == 0:
+                _log(writer, progress, metrics, step)
+            last = step == stage.updates - 1
+            if last or time.monotonic() - saved > checkpoint_seconds:
+                _save(path, {"step": step + 1, "state": stage.state_dict()})
+                for name, picture in stage.visualize(step).items():
+                    writer.add_image(f"{stage.name}/{name}", picture, step)
+                saved = time.monotonic()
+
+
+def _log(writer: SummaryWriter, progress: Any, metrics: dict[str, Tensor], step: int) -> None:
+    for name, value in metrics.items():
+        writer.add_scalar(name, value, step)
+    progress.set_postfix({name: f"{float(value):.3g}" for name, value in metrics.items()}, refresh=False)
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".partial")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,106 @@
+"""Recipes: everything that decides how a bundled model comes out, in one TOML file each.
+
+``training/recipes/pong.toml`` and its like are complete: the same recipe on the same machine gives the same model.
+"""
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from learned_envs.catalog import CATALOG
+from learned_envs.twm.config import TwmConfig, compact, faithful
+from training.loop import RunError
+from training.twm.dynamics import DynamicsTraining
+from training.twm.joint import JointTraining
+from training.twm.observation import ObservationTraining
+
+__all__ = ["ExperienceRecipe", "TwmRecipe", "load_recipe"]
+
+_RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class ExperienceRecipe:
+    """What to record before training.
+
+    Args:
+        steps: Agent steps to train on.
+        seed: Seed of games and policies.
+        validation_steps: Agent steps to measure fidelity on; they are never trained on.
+        validation_seed: Seed of those.
+    """
+
+    steps: int = 100_000
+    seed: int = 0
+    validation_steps: int = 32_000
+    validation_seed: int = 77
+
+
+@dataclass(frozen=True)
+class TwmRecipe:
+    """How a transformer world model of a game is made.
+
+    Args:
+        id: Id of the learned environment.
+        preset: ``"faithful"``, the paper's model and update, or ``"compact"``, ours in two stages.
+        seed: Seed of the training.
+        temperature: Temperature at which latents are drawn in the finished environment.
+        experience: What to record.
+        observation: First stage of the compact preset.
+        dynamics: Second stage of the compact preset.
+        joint: The faithful preset's update.
+    """
+
+    id: str
+    preset: Literal["faithful", "compact"] = "compact"
+    seed: int = 0
+    temperature: float = 0.0
+    experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
+    observation: ObservationTraining = field(default_factory=ObservationTraining)
+    dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
+    joint: JointTraining = field(default_factory=JointTraining)
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __post_init__(self) -> None:
+        if self.id not in CATALOG or CATALOG[self.id].family != "twm":
+            raise ValueError(f"{self.id!r} is not the id of a game")
+
+    @property
+    def game(self) -> str:
+        """ALE name of the game."""
+        return CATALOG[self.id].real[1]
+
+    def model_config(self, num_actions: int, reward_values: tuple[float, ...]) -> TwmConfig:
+        """Sizes of the model, for a game with so many actions and such rewards."""
+        return faithful(num_actions) if self.preset == "faithful" else compact(num_actions, reward_values)
+
+
+def load_recipe(name: str) -> TwmRecipe:
+    """Read a recipe.
+
+    Args:
+        name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file.
+
+    Raises:
+        RunError: If there is no such recipe, or a field does not fit.
+    """
+    path = Path(name) if name.endswith(".toml") else _RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(file.stem for file in _RECIPES.glob("*.toml"))
+        near = get_close_matches(name, known, n=1)
+        raise RunError(
+            f"There is no recipe {name!r}.{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(known)}."
+        )
+    try:
+        return TypeAdapter(TwmRecipe).validate_json(json.dumps(tomllib.loads(path.read_text())))
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RunError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error

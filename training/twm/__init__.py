@@ -1,0 +1,1 @@
+"""Fitting transformer world models to recorded experience."""

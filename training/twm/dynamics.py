@@ -1,0 +1,179 @@
+"""Second stage: learn what happens next, on frozen codes.
+
+Frames are coded once, so an update costs the transformer alone. Teacher forcing shows the model only flawless pasts, and
+a rollout then drifts off at its own first mistake. For a growing share of the steps the model is therefore fed its own
+prediction instead of the recorded code (scheduled sampling, done in parallel: one pass without gradients predicts all
+steps, a second one learns from the mixture).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from learned_envs.nn.categorical import sample
+from learned_envs.twm.dynamics import Dynamics, Forecast
+from training.twm.observation import cosine
+from training.twm.replay import BalancedSampler, Replay, Windows
+
+__all__ = ["DynamicsStage", "DynamicsTraining", "encode_all"]
+
+
+@dataclass(frozen=True)
+class DynamicsTraining:
+    """How the dynamics are fitted.
+
+    Args:
+        updates: Number of updates.
+        batch: Windows in an update.
+        length: Steps in a window.
+        learning_rate: Highest learning rate of AdamW; it rises over 500 updates and falls as a cosine.
+        weight_decay: Weight decay of AdamW.
+        reward_weight: Weight of the reward loss beside the latent loss.
+        end_weight: Weight of the episode-end loss.
+        self_fed: Final probability that a step is fed the model's own prediction; it grows from the first quarter of the
+            updates to the third.
+    """
+
+    updates: int = 15_000
+    batch: int = 64
+    length: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    reward_weight: float = 5.0
+    end_weight: float = 5.0
+    self_fed: float = 0.3
+
+
+@torch.no_grad()
+def encode_all(model: nn.Module, frames: Tensor, batch: int = 512) -> Tensor:
+    """Code every recorded frame.
+
+    Args:
+        model: The observation model.
+        frames: uint8, shape (frames, 64, 64).
+        batch: Frames at a time.
+
+    Returns:
+        Probabilities of the classes in steps of 1/255, uint8, shape (frames, V, K).
+    """
+    parts = [model.encode(part.unsqueeze(1).float() / 255).softmax(-1) for part in frames.split(batch)]  # type: ignore[operator]
+    return torch.cat([(part * 255).round().to(torch.uint8) for part in parts])
+
+
+class DynamicsStage:
+    """Fits the dynamics to recorded codes.
+
+    Args:
+        dynamics: The model, changed in place.
+        codes: Code of every recorded frame, see `encode_all`, uint8, shape (frames, V, K).
+        replay: The recorded steps.
+        config: How to train.
+    """
+
+    name = "dynamics"
+    log_every = 50
+
+    def __init__(self, dynamics: Dynamics, codes: Tensor, replay: Replay, config: DynamicsTraining) -> None:
+        self.dynamics = dynamics
+        self.codes = codes
+        self.replay = replay
+        self.config = config
+        self.updates = config.updates
+        self.sampler = BalancedSampler(len(replay))
+        self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
+        self.reward_values = torch.tensor(dynamics.config.reward_values)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """See `training.loop.Stage`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine(step, self.updates, self.config.learning_rate, warm_up=500)
+        self.dynamics.train()
+        windows = self._forget_opening(self.replay.windows(self.sampler.draw(self.config.batch)))
+        latents = self._draw(self._probabilities(windows.frames))
+        self_fed = self.config.self_fed * min(1.0, max(0.0, 2 * step / self.updates - 0.5))
+        if self_fed > 0:
+            latents = self._feed_own(latents, windows, self_fed)
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            forecast = self._predict(latents, windows)
+        losses = self._losses(forecast, windows)
+        loss = losses["latent"] + self.config.reward_weight * losses["reward"] + self.config.end_weight * losses["end"]
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.dynamics.parameters(), 1.0)
+        self.optimizer.step()
+        return {f"dynamics/{name}": value.detach() for name, value in losses.items()}
+
+    def _forget_opening(self, windows: Windows) -> Windows:
+        """Make half of the windows open as an environment does: with three frames whose actions nobody recorded."""
+        chosen = torch.rand(len(windows.frames), 1) < 0.5
+        opening = chosen & (torch.arange(self.config.length) < 3)
+        before = chosen & (torch.arange(self.config.length) < 4)
+        return Windows(
+            **{
+                **vars(windows),
+                "actions": windows.actions.masked_fill(opening, self.replay.num_actions),
+                "rewards_before": windows.rewards_before.masked_fill(before, 0.0),
+                "real": windows.real & ~opening,
+            }
+        )
+
+    def _predict(self, latents: Tensor, windows: Windows) -> Forecast:
+        return self.dynamics(latents, windows.actions, windows.rewards_before.tanh(), windows.episodes)
+
+    @torch.no_grad()
+    def _feed_own(self, latents: Tensor, windows: Windows, share: float) -> Tensor:
+        """Replace some steps by samples of what the model predicted for them."""
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            forecast = self._predict(latents, windows)
+        predicted = self._draw(forecast.latent[:, :-1].float().softmax(-1))
+        replace = (torch.rand(predicted.shape[:2]) < share) & windows.real[:, :-1]
+        replace &= windows.episodes[:, 1:] == windows.episodes[:, :-1]
+        return torch.cat([latents[:, :1], torch.where(replace.unsqueeze(-1), predicted, latents[:, 1:])], 1)
+
+    def _losses(self, forecast: Forecast, windows: Windows) -> dict[str, Tensor]:
+        weight = windows.real.float()
+        total = weight.sum()
+        targets = self._probabilities(windows.next_frames)
+        divergence = targets * ((targets + 1e-9).log() - forecast.latent.float().log_softmax(-1))
+        latent = divergence.sum((-2, -1))
+        nearest = (windows.rewards.unsqueeze(-1) - self.reward_values).abs().argmin(-1)
+        reward = functional.cross_entropy(forecast.reward.float().movedim(-1, 1), nearest, reduction="none")
+        end = functional.binary_cross_entropy_with_logits(
+            forecast.discount.float(), 1 - windows.terminated.float(), reduction="none"
+        )
+        return {
+            "latent": (latent * weight).sum() / total,
+            "reward": (reward * weight).sum() / total,
+            "end": (end * weight).sum() / total,
+        }
+
+    def _probabilities(self, frames: Tensor) -> Tensor:
+        """The encoder's distributions, float32, shape (B, L, V, K)."""
+        coded = self.codes[frames].float()
+        return coded / coded.sum(-1, keepdim=True)
+
+    def _draw(self, probabilities: Tensor) -> Tensor:
+        """One-hot samples, shape (B, L, V * K)."""
+        classes = sample(probabilities, torch.rand(probabilities.shape[:-1]))
+        return functional.one_hot(classes, probabilities.shape[-1]).flatten(-2).float()
+
+    def visualize(self, step: int) -> dict[str, Tensor]:
+        """See `training.loop.Stage`."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `training.loop.Stage`."""
+        return {
+            "model": self.dynamics.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "visits": self.sampler.visits,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `training.loop.Stage`."""
+        self.dynamics.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.visits = state["visits"]

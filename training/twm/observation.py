@@ -1,0 +1,102 @@
+"""First stage: learn to code single frames.
+
+A ball of two pixels weighs next to nothing in a mean over 4096. Pixels that differ from the empty scene are therefore
+weighted up. The decoder first sees probabilities instead of samples, so that codes form before they have to be sharp.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
+from learned_envs.twm.observation_model import GridObservationModel
+
+__all__ = ["ObservationStage", "ObservationTraining", "cosine"]
+
+
+@dataclass(frozen=True)
+class ObservationTraining:
+    """How the observation model is fitted.
+
+    Args:
+        updates: Number of updates.
+        batch: Frames in an update.
+        learning_rate: Highest learning rate of AdamW; it rises over 50 updates and falls as a cosine.
+        foreground_weight: Extra weight of the pixels that differ from the empty scene.
+        soft_share: Share of the updates in which probabilities are decoded instead of samples.
+    """
+
+    updates: int = 3000
+    batch: int = 256
+    learning_rate: float = 2e-3
+    foreground_weight: float = 30.0
+    soft_share: float = 0.25
+
+
+def cosine(step: int, updates: int, highest: float, warm_up: int = 50) -> float:
+    """Learning rate at an update: a linear rise, then half a cosine down to 1% of the highest."""
+    fraction = step / updates
+    return highest * min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+
+class ObservationStage:
+    """Fits a grid observation model to recorded frames.
+
+    Args:
+        model: The model, changed in place.
+        frames: Recorded frames, uint8, shape (frames, 64, 64).
+        config: How to train.
+    """
+
+    name = "observation"
+    log_every = 20
+
+    def __init__(self, model: GridObservationModel, frames: Tensor, config: ObservationTraining) -> None:
+        self.model = model.to(memory_format=torch.channels_last)
+        self.frames = frames
+        self.config = config
+        self.updates = config.updates
+        self.empty_scene = frames[:: max(1, len(frames) // 2000)].float().median(0).values / 255
+        with torch.no_grad():
+            model.background.copy_(self.empty_scene)
+        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+
+    def update(self, step: int) -> dict[str, Tensor]:
+        """See `training.loop.Stage`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine(step, self.updates, self.config.learning_rate)
+        frames = self.frames[torch.randint(len(self.frames), (self.config.batch,))].unsqueeze(1).float() / 255
+        with torch.autocast(frames.device.type, torch.bfloat16):
+            probabilities = mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
+            latents = probabilities
+            if step >= self.config.soft_share * self.updates:
+                latents = straight_through(probabilities, sample(probabilities, torch.rand(probabilities.shape[:-1])))
+            decoded = self.model.decode(latents)
+        weight = 1 + self.config.foreground_weight * ((frames - self.empty_scene).abs() > 0.03)
+        loss = (weight * (decoded.float() - frames).square()).sum((1, 2, 3)).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
+        self.optimizer.step()
+        return {"observation/loss": loss.detach()}
+
+    @torch.no_grad()
+    def visualize(self, step: int) -> dict[str, Tensor]:
+        """Recorded frames above their reconstructions."""
+        rows = self.frames[torch.linspace(0, len(self.frames) - 1, 8).long()].unsqueeze(1).float() / 255
+        probabilities = self.model.encode(rows).softmax(-1)
+        decoded = self.model.decode(straight_through(probabilities, most_likely(probabilities)))
+        picture = torch.cat([torch.cat(list(part[:, 0]), 1) for part in (rows, decoded.clamp(0, 1))], 0)
+        return {"reconstructions": picture.unsqueeze(0)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `training.loop.Stage`."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `training.loop.Stage`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
