@@ -5,7 +5,7 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -78,7 +78,8 @@ class TwmRecipe:
 
     def model_config(self, num_actions: int, reward_values: tuple[float, ...]) -> TwmConfig:
         """Sizes of the model, for a game with so many actions and such rewards."""
-        return faithful(num_actions) if self.preset == "faithful" else compact(num_actions, reward_values)
+        config = faithful(num_actions) if self.preset == "faithful" else compact(num_actions, reward_values)
+        return replace(config, temperature=self.temperature)
 
 
 def load_recipe(name: str) -> TwmRecipe:

@@ -21,6 +21,8 @@ _BALL_THRESHOLD = (
     35  # grey values above the field; a whole ball, spread over two to four pixels, has 70 to 149 in its brightest
 )
 _PADDLE_THRESHOLD = 25
+_PADDLE_HEIGHT = 6  # rows that a paddle touches at most
+_PADDLE_MASS = 40  # a whole paddle has about 280; the walls hide part of it
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,17 @@ def _find_ball(brightness: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _centre_row(column: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre of the bright rows, shape (frames,), for columns of shape (frames, rows)."""
+    """Centre of a paddle, shape (frames,), in columns of shape (frames, rows).
+
+    A paddle is the brightest stretch of its height; the ball, or a speck elsewhere in the column, does not move it.
+    """
     mass = np.where(column > _PADDLE_THRESHOLD, column, 0)
-    total = mass.sum(1)
-    rows = np.arange(_FIELD_ROWS.start, _FIELD_ROWS.start + column.shape[1])
-    centre = (mass * rows).sum(1) / np.maximum(total, 1e-6)
-    return np.where(total > 0, centre, np.nan).astype(np.float32)
+    stretches = np.lib.stride_tricks.sliding_window_view(
+        np.pad(mass, ((0, 0), (_PADDLE_HEIGHT - 1,) * 2)), _PADDLE_HEIGHT, 1
+    )
+    best = stretches.sum(2).argmax(1)
+    stretch = stretches[np.arange(len(mass)), best]
+    total = stretch.sum(1)
+    rows = _FIELD_ROWS.start + 1 - _PADDLE_HEIGHT + best[:, None] + np.arange(_PADDLE_HEIGHT)
+    centre = (stretch * rows).sum(1) / np.maximum(total, 1e-6)
+    return np.where(total > _PADDLE_MASS, centre, np.nan).astype(np.float32)

@@ -149,7 +149,7 @@ def compact(num_actions: int, reward_values: tuple[float, ...] = (-1.0, 0.0, 1.0
     """Our small model: local codes of single frames, one token a step, normalised and with sharp rewards."""
     return TwmConfig(
         num_actions,
-        ObservationConfig(architecture="grid", channels=16, latent=LatentConfig(64, 32, 0.02)),
+        ObservationConfig(architecture="grid", channels=16, latent=LatentConfig(128, 16, 0.0005)),
         TransformerConfig(
             layers=4, width=256, heads=4, hidden=768, normalize="before", score_width="head", dropout=0.1
         ),

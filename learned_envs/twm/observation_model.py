@@ -98,11 +98,15 @@ class GridObservationModel(nn.Module):
         )
         self.embedding = nn.Conv2d(per_cell, 4 * channels, 1)
         self.cell_bias = nn.Parameter(torch.zeros(1, 4 * channels, 8, 8))
+        # All convolutions run on the 8x8 grid: what a cell shows depends on its own code and those around it.
         self.decoder = nn.Sequential(
-            *_grow(4 * channels, 2 * channels),
-            *_grow(2 * channels, channels),
             nn.SiLU(),
-            nn.ConvTranspose2d(channels, 1, 4, 2, 1),
+            nn.Conv2d(4 * channels, 6 * channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(6 * channels, 6 * channels, 1),
+            nn.SiLU(),
+            nn.Conv2d(6 * channels, 64, 1),
+            nn.PixelShuffle(8),
         )
         # The decoder draws on top of a picture of the empty scene; training starts it at the median frame.
         self.background = nn.Parameter(torch.zeros(64, 64))
@@ -122,11 +126,6 @@ class GridObservationModel(nn.Module):
 def _shrink(inputs: int, outputs: int) -> list[nn.Module]:
     """Half the resolution."""
     return [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(outputs // 8, outputs), nn.SiLU()]
-
-
-def _grow(inputs: int, outputs: int) -> list[nn.Module]:
-    """Twice the resolution."""
-    return [nn.SiLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(outputs // 8, outputs)]
 
 
 def make_observation_model(config: ObservationConfig) -> DenseObservationModel | GridObservationModel:

@@ -6,6 +6,7 @@ prediction instead of the recorded code (scheduled sampling, done in parallel: o
 steps, a second one learns from the mixture).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,17 +72,26 @@ class DynamicsStage:
         codes: Code of every recorded frame, see `encode_all`, uint8, shape (frames, V, K).
         replay: The recorded steps.
         config: How to train.
+        preview: Draws what the model imagines, for the log: float in [0, 1], shape (channels, height, width).
     """
 
     name = "dynamics"
     log_every = 50
 
-    def __init__(self, dynamics: Dynamics, codes: Tensor, replay: Replay, config: DynamicsTraining) -> None:
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        codes: Tensor,
+        replay: Replay,
+        config: DynamicsTraining,
+        preview: Callable[[], Tensor] | None = None,
+    ) -> None:
         self.dynamics = dynamics
         self.codes = codes
         self.replay = replay
         self.config = config
         self.updates = config.updates
+        self.preview = preview
         self.sampler = BalancedSampler(len(replay))
         self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.reward_values = torch.tensor(dynamics.config.reward_values)
@@ -162,7 +172,10 @@ class DynamicsStage:
 
     def visualize(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
-        return {}
+        if self.preview is None:
+            return {}
+        self.dynamics.eval()
+        return {"open_loop": self.preview()}
 
     def state_dict(self) -> dict[str, Any]:
         """See `training.loop.Stage`."""

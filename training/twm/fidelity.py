@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from learned_envs.fidelity.open_loop import Recording, pong_open_loop
+from learned_envs.fidelity.open_loop import Recording, imagine, pong_open_loop
 from learned_envs.world_model import WorldModel
 from training.experience import Experience
 
-__all__ = ["measure", "recording"]
+__all__ = ["measure", "open_loop_picture", "recording"]
 
 
 def recording(
@@ -40,3 +42,22 @@ def recording(
 def measure(model: WorldModel, experience: Experience, rollouts: int = 1024) -> dict[str, Any]:
     """Open-loop fidelity on unseen episodes, as `learned_envs.fidelity.open_loop.pong_open_loop` defines it."""
     return pong_open_loop(model, recording(experience, rollouts, model.observation_shape[0]))
+
+
+def open_loop_picture(model: WorldModel, real: Recording, every: int = 2) -> Tensor:
+    """Real rollouts above imagined ones, fed with the same actions.
+
+    Args:
+        model: The model, in evaluation mode.
+        real: The rollouts; a handful is enough.
+        every: Steps between two columns.
+
+    Returns:
+        float in [0, 1], shape (1, 2 * rollouts * 64, columns * 64).
+    """
+    imagined, _ = imagine(model, real)
+    pairs = np.stack([real.frames[:, -real.horizon :], imagined], 1)[
+        :, :, every - 1 :: every
+    ]  # (N, 2, columns, 64, 64)
+    picture = pairs.transpose(0, 1, 3, 2, 4).reshape(len(imagined) * 2 * 64, -1)
+    return torch.from_numpy(picture).unsqueeze(0).float() / 255

@@ -1,7 +1,9 @@
 """First stage: learn to code single frames.
 
 A ball of two pixels weighs next to nothing in a mean over 4096. Pixels that differ from the empty scene are therefore
-weighted up. The decoder first sees probabilities instead of samples, so that codes form before they have to be sharp.
+weighted up, be it in the recorded frame or in the decoded one: specks count like gaps. The decoder first sees probabilities
+instead of samples, so that codes form before they have to be sharp. Half of the frames are drawn by how badly they were
+decoded when last seen; a ball that passes a paddle is in one frame of fifty.
 """
 
 import math
@@ -16,6 +18,8 @@ from learned_envs.twm.observation_model import GridObservationModel
 
 __all__ = ["ObservationStage", "ObservationTraining", "cosine"]
 
+_UNSEEN = 1e3  # loss ascribed to frames that were never drawn, larger than that of any other
+
 
 @dataclass(frozen=True)
 class ObservationTraining:
@@ -27,13 +31,15 @@ class ObservationTraining:
         learning_rate: Highest learning rate of AdamW; it rises over 50 updates and falls as a cosine.
         foreground_weight: Extra weight of the pixels that differ from the empty scene.
         soft_share: Share of the updates in which probabilities are decoded instead of samples.
+        hard_share: Share of the frames drawn in proportion to their last loss; the others are drawn evenly.
     """
 
-    updates: int = 3000
+    updates: int = 4000
     batch: int = 256
     learning_rate: float = 2e-3
     foreground_weight: float = 30.0
     soft_share: float = 0.25
+    hard_share: float = 0.5
 
 
 def cosine(step: int, updates: int, highest: float, warm_up: int = 50) -> float:
@@ -63,25 +69,43 @@ class ObservationStage:
         with torch.no_grad():
             model.background.copy_(self.empty_scene)
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+        self.last_losses = torch.full((len(frames),), _UNSEEN)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
         for group in self.optimizer.param_groups:
             group["lr"] = cosine(step, self.updates, self.config.learning_rate)
-        frames = self.frames[torch.randint(len(self.frames), (self.config.batch,))].unsqueeze(1).float() / 255
+        chosen = self._draw()
+        frames = self.frames[chosen].unsqueeze(1).float() / 255
         with torch.autocast(frames.device.type, torch.bfloat16):
             probabilities = mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
             latents = probabilities
-            if step >= self.config.soft_share * self.updates:
+            if not self._soft(step):
                 latents = straight_through(probabilities, sample(probabilities, torch.rand(probabilities.shape[:-1])))
-            decoded = self.model.decode(latents)
-        weight = 1 + self.config.foreground_weight * ((frames - self.empty_scene).abs() > 0.03)
-        loss = (weight * (decoded.float() - frames).square()).sum((1, 2, 3)).mean()
+            decoded = self.model.decode(latents).float()
+        losses = (self._weights(frames, decoded.detach(), step) * (decoded - frames).square()).sum((1, 2, 3))
+        self.last_losses[chosen] = losses.detach()
         self.optimizer.zero_grad()
-        loss.backward()
+        losses.mean().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
         self.optimizer.step()
-        return {"observation/loss": loss.detach()}
+        return {"observation/loss": losses.detach().mean()}
+
+    def _soft(self, step: int) -> bool:
+        return step < self.config.soft_share * self.updates
+
+    def _draw(self) -> Tensor:
+        """Frames of an update: int64, shape (batch,)."""
+        hard = int(self.config.batch * self.config.hard_share)
+        evenly = torch.randint(len(self.frames), (self.config.batch - hard,))
+        return torch.cat([evenly, torch.multinomial(self.last_losses, hard, replacement=True)]) if hard else evenly
+
+    def _weights(self, frames: Tensor, decoded: Tensor, step: int) -> Tensor:
+        """Weight of each pixel's squared error."""
+        foreground = (frames - self.empty_scene).abs() > 0.03
+        if not self._soft(step):  # before that, everything decoded is a blur
+            foreground |= (decoded - self.empty_scene).abs() > 0.05
+        return 1 + self.config.foreground_weight * foreground
 
     @torch.no_grad()
     def visualize(self, step: int) -> dict[str, Tensor]:
@@ -94,9 +118,14 @@ class ObservationStage:
 
     def state_dict(self) -> dict[str, Any]:
         """See `training.loop.Stage`."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "last_losses": self.last_losses,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `training.loop.Stage`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.last_losses = state["last_losses"]

@@ -7,6 +7,7 @@ there, so that the same command resumes a run that was interrupted.
 import platform
 import subprocess
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from training.experience import Experience
 from training.loop import open_run, run_stage
 from training.recipe import TwmRecipe
 from training.twm.dynamics import DynamicsStage, encode_all
-from training.twm.fidelity import measure
+from training.twm.fidelity import measure, open_loop_picture, recording
 from training.twm.joint import JointStage
 from training.twm.observation import ObservationStage
 from training.twm.package import start_bank
@@ -58,7 +59,7 @@ def train(recipe: TwmRecipe, folder: Path, checkpoint_seconds: float = 120.0) ->
     )
     model = _new_model(recipe, experience)
     fit = _fit_compact if recipe.preset == "compact" else _fit_faithful
-    fit(model, experience, recipe, folder, checkpoint_seconds)
+    fit(model, experience, validation, recipe, folder, checkpoint_seconds)
     return _package(model.eval(), experience, validation, recipe, folder)
 
 
@@ -79,18 +80,30 @@ def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldMod
 
 
 def _fit_compact(
-    model: TransformerWorldModel, experience: Experience, recipe: TwmRecipe, folder: Path, seconds: float
+    model: TransformerWorldModel,
+    experience: Experience,
+    validation: Experience,
+    recipe: TwmRecipe,
+    folder: Path,
+    seconds: float,
 ) -> None:
     assert isinstance(model.observation_model, GridObservationModel)
     frames = torch.from_numpy(experience.frames)
     run_stage(ObservationStage(model.observation_model, frames, recipe.observation), folder, recipe.seed, seconds)
     codes = encode_all(model.observation_model.eval(), frames)
     replay = Replay(experience, model.config.num_actions, recipe.dynamics.length)
-    run_stage(DynamicsStage(model.dynamics, codes, replay, recipe.dynamics), folder, recipe.seed, seconds)
+    real = recording(validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
+    preview = partial(open_loop_picture, model, real)
+    run_stage(DynamicsStage(model.dynamics, codes, replay, recipe.dynamics, preview), folder, recipe.seed, seconds)
 
 
 def _fit_faithful(
-    model: TransformerWorldModel, experience: Experience, recipe: TwmRecipe, folder: Path, seconds: float
+    model: TransformerWorldModel,
+    experience: Experience,
+    validation: Experience,
+    recipe: TwmRecipe,
+    folder: Path,
+    seconds: float,
 ) -> None:
     run_stage(JointStage(model, experience, recipe.joint), folder, recipe.seed, seconds)
 

@@ -1,0 +1,190 @@
+"""The command line: ``learned-envs list | info | demo``.
+
+The commands import what they need when they run, so that ``list`` and ``--help`` do without torch.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import gymnasium as gym
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from learned_envs.catalog import entry, list_envs
+from learned_envs.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from learned_envs.pretrained import Pretrained
+
+__all__ = ["main"]
+
+_Id = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
+_PIPED_WIDTH = 120  # columns for a reader who is no terminal, so that an id and its recipe stay on one line
+
+
+def list_environments() -> None:
+    """List all environments: id, model family, what it was learned from, and whether its model is bundled.
+
+    Where no model is bundled, the command that trains it is shown; run it in a checkout of the project.
+    """
+    table = Table(box=box.SIMPLE)
+    for name in ("id", "family", "real environment", "model"):
+        table.add_column(name, no_wrap=name == "id")
+    for item in map(entry, list_envs()):
+        table.add_row(item.id, item.family, _twin(*item.real), "bundled" if item.bundled else item.recipe)
+    _console().print(table)
+
+
+def info(id: _Id) -> None:
+    """Show what a trained model is: its sizes and spaces, how it was made, and how faithful it was measured to be.
+
+    Args:
+        id: Id of the environment, such as LearnedPong-v0, or the folder of a snapshot.
+    """
+    from learned_envs.pretrained import find_snapshot, load_pretrained
+
+    pretrained = load_pretrained(id)
+    fidelity = _read_fidelity(find_snapshot(id) / "fidelity.json")
+    console = _console()
+    console.print(
+        _listing("Environment", _environment(pretrained)),
+        _listing("Model", _model(pretrained)),
+        _listing("Provenance", _flat(pretrained.config.provenance)),
+    )
+    for name, figures in fidelity.items():
+        console.print(*_tables_of_figures(name, figures))
+    if not fidelity:
+        console.print("Its fidelity was not measured.")
+
+
+def demo(
+    id: _Id = "LearnedPong-v0",
+    num_envs: int = 64,
+    steps: int = 1000,
+    device: str = "cpu",
+    out: Path = Path("demo_out"),
+    seed: int = 0,
+) -> None:
+    """Play many imagined games at once, measure their speed beside the emulator's, and film the real and the learned game.
+
+    Args:
+        id: Id of the environment, or the folder of a snapshot.
+        num_envs: Games played in parallel while the speed is measured; at least 1.
+        steps: Steps of each of these games; at least 1.
+        device: Where the model runs, such as cpu, cuda or cuda:1.
+        out: Folder for the film and the contact sheet.
+        seed: Seed of starts, actions and imagination.
+    """
+    from learned_envs.demo import run_demo
+
+    run_demo(id, num_envs, steps, device, out, seed, _console())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command; what a user can mend is told in one line.
+
+    Args:
+        argv: Arguments after the program's name; None takes those of the process.
+
+    Raises:
+        SystemExit: 1 if the command failed, 2 if the arguments are wrong, 130 if it was interrupted.
+    """
+    commands = {"list": list_environments, "info": info, "demo": demo}
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            commands,
+            prog="learned-envs",
+            description="Trained world models that behave like any Gymnasium environment.",
+            args=argv,
+        )
+    except (gym.error.Error, ValueError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _console() -> Console:
+    """Where results go. Snapshots are written by others: nothing in them is taken for markup."""
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, markup=False, highlight=False)
+
+
+def _twin(kind: str, name: str) -> str:
+    return f"{name} ({kind})"
+
+
+def _environment(pretrained: "Pretrained") -> dict[str, Any]:
+    config, real = pretrained.config, pretrained.config.environment
+    return {
+        "id": config.id,
+        "real environment": _twin(real.kind, real.name),
+        "observations": pretrained.observation_space,
+        "actions": pretrained.action_space,
+        "action meanings": real.action_meanings,
+        "episode limit": f"{real.max_episode_steps:,} steps",
+        "reward": real.reward,
+        **_flat({"option": real.options, "package": real.packages}),
+    }
+
+
+def _model(pretrained: "Pretrained") -> dict[str, Any]:
+    parameters = sum(parameter.numel() for parameter in pretrained.model.parameters())
+    return {"family": pretrained.config.family, "parameters": parameters, **_flat(asdict(pretrained.config.model))}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of a tree, with the names on the way to them joined by dots."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _read_fidelity(path: Path) -> dict[str, Any]:
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SnapshotError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(figures, dict):
+        raise SnapshotError(f"{path} is not a JSON object.")
+    return figures
+
+
+def _tables_of_figures(name: str, figures: Any) -> Iterator[Table]:
+    """Single figures as a list; curves, which are given by step, side by side in one table."""
+    figures = figures if isinstance(figures, dict) else {name: figures}
+    curves = {key: value for key, value in figures.items() if isinstance(value, dict)}
+    title = f"Fidelity: {_text(name)}"
+    yield _listing(title, {key: value for key, value in figures.items() if key not in curves})
+    if curves:
+        table = Table("step", *map(_text, curves), title=f"{title}, by step", box=box.SIMPLE, title_justify="left")
+        for step in dict.fromkeys(step for curve in curves.values() for step in curve):
+            table.add_row(_text(step), *(_text(curve.get(step)) for curve in curves.values()))
+        yield table
+
+
+def _listing(title: str, values: Mapping[str, Any]) -> Table:
+    table = Table(title=title, box=box.SIMPLE, show_header=False, title_justify="left")
+    for name, value in values.items():
+        table.add_row(_text(name), _text(value))
+    return table
+
+
+def _text(value: Any) -> str:
+    """A value for people. Control characters, with which a terminal could be commanded, are left out."""
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "".join(letter for letter in str(value) if letter.isprintable())

@@ -1,0 +1,100 @@
+"""Films and contact sheets of games side by side."""
+
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from learned_envs.envs.rendering import draw
+
+__all__ = ["write_contact_sheet", "write_gif"]
+
+_GAP = 8  # pixels between pictures
+_BAR = 28  # height of a line of text
+_MARGIN = 88  # width of the names beside a contact sheet's rows
+_PAPER, _INK = "white", "black"
+
+
+def write_gif(path: Path, games: Mapping[str, NDArray[np.uint8]], fps: float = 15.0) -> None:
+    """Film games side by side, each under its name, with the number of the step; complete or not at all.
+
+    Args:
+        path: Where it goes; an existing file is replaced.
+        games: Observations of each game by its name, uint8, shape (steps, *observation shape); as many steps in each.
+        fps: Steps shown a second. GIF counts time in hundredths of a second, so that this is nearly kept.
+
+    Raises:
+        ValueError: If there is nothing to film, or the games differ in length.
+    """
+    pages = [_page(games, step) for step in range(_count_steps(games))]
+    _save(path, pages[0], format="GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0)
+
+
+def write_contact_sheet(path: Path, games: Mapping[str, NDArray[np.uint8]], columns: int = 8) -> None:
+    """Show evenly spaced steps of games as a PNG: a row for each game, a column for each step; complete or not at all.
+
+    Args:
+        path: Where it goes; an existing file is replaced.
+        games: As in `write_gif`.
+        columns: Most steps to show; at least 1.
+
+    Raises:
+        ValueError: If there is nothing to show, the games differ in length, or ``columns`` is below 1.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}, but a contact sheet shows at least 1 step.")
+    steps = np.unique(np.linspace(0, _count_steps(games) - 1, columns).round().astype(int))
+    rows = {name: [_picture(observations[step]) for step in steps] for name, observations in games.items()}
+    width, height = (side + _GAP for side in next(iter(rows.values()))[0].size)
+    sheet = Image.new("RGB", (_MARGIN + len(steps) * width, _BAR + len(rows) * height), _PAPER)
+    for column, step in enumerate(steps):
+        _write_text(sheet, (_MARGIN + column * width, 0), f"step {step}")
+    for row, (name, pictures) in enumerate(rows.items()):
+        top = _BAR + row * height
+        _write_text(sheet, (_GAP, top + height // 2 - _BAR), name)
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (_MARGIN + column * width, top))
+    _save(path, sheet, format="PNG")
+
+
+def _count_steps(games: Mapping[str, NDArray[np.uint8]]) -> int:
+    lengths = {name: len(observations) for name, observations in games.items()}
+    if not lengths or not all(lengths.values()):
+        raise ValueError(f"games holds {lengths} steps: there is nothing to show.")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"games holds {lengths} steps, but they are shown together: give all the same number.")
+    return next(iter(lengths.values()))
+
+
+def _page(games: Mapping[str, NDArray[np.uint8]], step: int) -> Image.Image:
+    """One moment of all games."""
+    pictures = {name: _picture(observations[step]) for name, observations in games.items()}
+    width, height = next(iter(pictures.values())).size
+    page = Image.new("RGB", (len(pictures) * (width + _GAP) - _GAP, _BAR + height), _PAPER)
+    for column, (name, picture) in enumerate(pictures.items()):
+        _write_text(page, (column * (width + _GAP), 0), name)
+        page.paste(picture, (column * (width + _GAP), _BAR))
+    _write_text(page, (page.width - _GAP, 0), f"step {step}", anchor="ra")
+    return page
+
+
+def _picture(observation: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(draw(observation))
+
+
+def _write_text(page: Image.Image, corner: tuple[int, int], text: str, anchor: str = "la") -> None:
+    x, y = corner
+    ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=ImageFont.load_default(16), anchor=anchor)
+
+
+def _save(path: Path, picture: Image.Image, **options: Any) -> None:
+    content = BytesIO()
+    picture.save(content, **options)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content.getvalue())
+    os.replace(partial, path)
