@@ -5,6 +5,7 @@ Importing it is cheap: it names things and loads none.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
@@ -12,7 +13,7 @@ __all__ = ["BUNDLED", "CATALOG", "CatalogEntry", "entry", "list_envs", "register
 
 BUNDLED = Path(__file__).parent / "snapshots"
 
-_FACES = {
+_FACES: dict[str, Any] = {
     "entry_point": "learned_envs.envs.single:LearnedEnv",
     "vector_entry_point": "learned_envs.envs.vector:LearnedVectorEnv",
 }

@@ -218,7 +218,7 @@ def _read_starts(folder: Path, config: SnapshotConfig) -> StartBank:
         )
     for kind in kinds:
         try:
-            observations, actions, rewards = bank.contexts(kind)
+            _, actions, rewards = bank.contexts(kind)
         except (ValueError, TypeError, RuntimeError, zlib.error) as error:
             raise SnapshotError(f"{folder / _STARTS}: the {kind} contexts are damaged ({error}).") from error
         if (

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from learned_envs.snapshot import EnvironmentConfig, SnapshotConfig, write_snapshot
 from learned_envs.starts import Contexts, StartBank, StartKind
 from learned_envs.twm.config import LatentConfig, ObservationConfig, TwmConfig, compact, faithful
+from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
 
 __all__ = [
     "KINDS",
     "NUM_ACTIONS",
     "TinyKind",
+    "last_bias",
+    "last_layer",
     "tiny_config",
     "tiny_model",
     "tiny_snapshot_config",
@@ -51,15 +55,33 @@ def tiny_model(kind: TinyKind, seed: int = 0) -> TransformerWorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TransformerWorldModel(tiny_config(kind))
+        observation_model, dynamics = model.observation_model, model.dynamics
         with torch.no_grad():
-            for layer in model.observation_model.decoder:
-                if isinstance(layer, torch.nn.ConvTranspose2d):
+            for layer in observation_model.decoder:
+                if isinstance(layer, nn.ConvTranspose2d | nn.Conv2d):
                     layer.weight.mul_(4 if kind == "faithful" else 2)
-            layer.bias.fill_(0.5)
-            for head in (model.dynamics.latent_head, model.dynamics.reward_head, model.dynamics.discount_head):
-                head[-1].weight.mul_(3)
-            model.dynamics.discount_head[-1].bias.fill_(3.5)
+            if isinstance(observation_model, GridObservationModel):
+                observation_model.background.fill_(0.5)
+            else:
+                last_bias(observation_model.decoder).fill_(0.5)
+            for head in (dynamics.latent_head, dynamics.reward_head, dynamics.discount_head):
+                last_layer(head).weight.mul_(3)
+            last_bias(dynamics.discount_head).fill_(3.5)
     return model.eval()
+
+
+def last_layer(layers: nn.Sequential) -> nn.Linear | nn.ConvTranspose2d:
+    """The output layer of a stack."""
+    layer = layers[-1]
+    assert isinstance(layer, nn.Linear | nn.ConvTranspose2d)
+    return layer
+
+
+def last_bias(layers: nn.Sequential) -> torch.Tensor:
+    """The bias of the output layer of a stack."""
+    bias = last_layer(layers).bias
+    assert bias is not None
+    return bias
 
 
 def tiny_starts(config: TwmConfig) -> StartBank:

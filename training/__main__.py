@@ -34,6 +34,7 @@ def twm(
     recipe: str,
     run: Path | None = None,
     seed: int | None = None,
+    device: str = "cpu",
     threads: int = 2,
     bundle: bool = False,
 ) -> None:
@@ -43,11 +44,13 @@ def twm(
         recipe: Name of a recipe in training/recipes/, or path of a TOML file.
         run: Folder of the run; the same folder resumes it. By default runs/RECIPE-SEED.
         seed: Another seed than the recipe's.
+        device: Where to train, such as cpu or cuda.
         threads: CPU threads to use.
         bundle: Put the finished snapshot among the bundled ones.
     """
     import torch
 
+    from learned_envs.envs.vector import parse_device
     from training.recipe import load_recipe
     from training.twm.run import train
 
@@ -55,11 +58,15 @@ def twm(
     loaded = load_recipe(recipe)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
-    snapshot = train(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}")
+    snapshot = train(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}", parse_device(device))
     print(f"The snapshot is in {snapshot}")
     if bundle:
         target = BUNDLED / loaded.id
-        shutil.copytree(snapshot, target, dirs_exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(snapshot, partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
         print(f"and, bundled, in {target}")
 
 

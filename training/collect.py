@@ -8,6 +8,7 @@ for byte, as one that was not.
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -104,7 +105,7 @@ def collect(config: CollectConfig, folder: Path) -> None:
     write_manifest(folder, {**content, "complete": True})
 
 
-def _record(config: CollectConfig, folder: Path, progress: "tqdm[None]") -> None:
+def _record(config: CollectConfig, folder: Path, progress: "tqdm[NoReturn]") -> None:
     quota = config.steps // config.games
     envs = make_atari_vec(config.game, config.games)
     num_actions = int(envs.single_action_space.n)  # type: ignore[attr-defined]
@@ -115,7 +116,8 @@ def _record(config: CollectConfig, folder: Path, progress: "tqdm[None]") -> None
         for slot, (episodes, steps) in enumerate(recorded)
     ]
     steps_done = [steps for _, steps in recorded]
-    observations, _ = envs.reset(seed=np.array([recorder.seed if recorder else 0 for recorder in recorders]))
+    seeds = np.array([recorder.seed if recorder else 0 for recorder in recorders])
+    observations, _ = envs.reset(seed=seeds)  # type: ignore[arg-type]
     _remember(recorders, observations, range(config.games))
     while any(recorders):
         actions = np.array([recorder.act() if recorder else 0 for recorder in recorders])

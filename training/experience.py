@@ -50,7 +50,8 @@ class Episode:
         """Write to ``path``, complete or not at all."""
         temporary = path.with_suffix(".partial")
         with temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(value) for name, value in asdict(self).items()})
+            fields: dict[str, Any] = {name: np.asarray(value) for name, value in asdict(self).items()}
+            np.savez_compressed(file, **fields)
         os.replace(temporary, path)
 
     @classmethod

@@ -31,7 +31,7 @@ class LearnedEnv(gym.Env):
         SnapshotError: If the model's files are damaged.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(
         self,

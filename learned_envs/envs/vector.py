@@ -6,6 +6,7 @@ over the whole batch, and no wait for the device in `step`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -22,7 +23,7 @@ from learned_envs.pretrained import Pretrained, load_pretrained
 from learned_envs.starts import StartKind
 from learned_envs.world_model import State
 
-__all__ = ["EnvState", "LearnedVectorEnv"]
+__all__ = ["EnvState", "LearnedVectorEnv", "parse_device"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LearnedVectorEnv(VectorEnv):
     size of the batch, up to the rounding of matrix products.
 
     Args:
-        model: Id, folder or repository of the model.
+        model: Id, folder or repository of the model, or a model that is loaded already.
         num_envs: Number of environments; at least 1.
         device: Where the model runs and, with ``output="torch"``, where everything is returned.
         output: ``"numpy"`` arrays, or ``"torch"`` tensors on the device.
@@ -73,11 +74,15 @@ class LearnedVectorEnv(VectorEnv):
         SnapshotError: If the model's files are damaged.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15, "torch": True}
+    metadata: dict[str, Any] = {  # noqa: RUF012 - as Gymnasium declares it
+        "render_modes": ["rgb_array"],
+        "render_fps": 15,
+        "torch": True,
+    }
 
     def __init__(
         self,
-        model: str,
+        model: str | Path | Pretrained,
         num_envs: int = 1,
         *,
         device: str | torch.device = "cpu",
@@ -91,11 +96,11 @@ class LearnedVectorEnv(VectorEnv):
         local_files_only: bool = False,
     ) -> None:
         _check_arguments(num_envs, output, starts, max_episode_steps, render_mode, differentiable)
-        self.device = _parse_device(device)
-        self.pretrained: Pretrained = load_pretrained(
-            model, revision=revision, device=self.device, local_files_only=local_files_only
-        )
-        self.world_model = self.pretrained.model
+        self.device = parse_device(device)
+        if not isinstance(model, Pretrained):
+            model = load_pretrained(model, revision=revision, device=self.device, local_files_only=local_files_only)
+        self.pretrained = model
+        self.world_model = self.pretrained.model.to(self.device)
         self.num_envs = num_envs
         self.output = output
         self.autoreset_mode = _parse_autoreset_mode(autoreset_mode)
@@ -213,7 +218,8 @@ class LearnedVectorEnv(VectorEnv):
         """
         if len(state) != self.num_envs:
             raise ValueError(
-                f"state holds {len(state)} environments, expected {self.num_envs}. Use state.take(indices) to choose or repeat some."
+                f"state holds {len(state)} environments, expected {self.num_envs}. Use state.take(indices) to choose or "
+                "repeat some."
             )
         self._state = state.clone().to(self.device)
 
@@ -266,7 +272,7 @@ class LearnedVectorEnv(VectorEnv):
 
     def _continue(self, context: dict[str, Any]) -> State:
         """The state after a real context that the caller gives."""
-        spaces = self.single_observation_space, self.single_action_space
+        spaces = self.pretrained.observation_space, self.pretrained.action_space
         parsed = parse_context(context, self.num_envs, *spaces, self.device)
         return self.world_model.start(*parsed).clone()  # the caller may overwrite the context
 
@@ -384,7 +390,12 @@ def _parse_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
         raise ValueError(f"autoreset_mode is {mode!r}, expected an AutoresetMode or one of {known}.") from error
 
 
-def _parse_device(device: str | torch.device) -> torch.device:
+def parse_device(device: str | torch.device) -> torch.device:
+    """Check that a device is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
     try:
         parsed = torch.device(device)
         torch.empty(0, device=parsed)

@@ -7,10 +7,9 @@ drawn, and ball and paddles are not gone for longer than they ever are in the re
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.fidelity.pong import detect
 
 __all__ = ["LONGEST_ABSENCE", "pong_free_running", "shows_pong"]
@@ -43,37 +42,32 @@ def shows_pong(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return good
 
 
-def pong_free_running(
-    model: str, games: int = 64, steps: int = 1000, hold: float = 0.9, seed: int = 0
-) -> dict[str, Any]:
-    """Let imagined games run by themselves and tell how many of their frames still look like Pong.
+def pong_free_running(envs: VectorEnv, steps: int = 1000, hold: float = 0.9, seed: int = 0) -> dict[str, Any]:
+    """Let games run by themselves and tell how many of their frames look like Pong.
 
     Args:
-        model: Id, or folder of the snapshot.
-        games: Games side by side; each begins at a real episode beginning.
+        envs: Games of Pong side by side, learned or real, with NumPy observations.
         steps: Steps of each. Games that end begin anew.
         hold: Probability with which a random action is held for another step.
         seed: Seed of games and actions.
 
     Returns:
         ``looks_like_pong``: share of all frames that `shows_pong` accepts; ``at_the_end``: of the last hundred;
-        ``points_won`` and ``points_lost``: reward events for a thousand steps; ``games`` and ``steps``.
+        ``points_won`` and ``points_lost`` in a thousand steps; ``games`` and ``steps``.
     """
-    envs = LearnedVectorEnv(model, games, autoreset_mode=AutoresetMode.NEXT_STEP)
     rng = np.random.default_rng(seed)
     choices = int(envs.single_action_space.n)  # type: ignore[attr-defined]
     observations, _ = envs.reset(seed=seed)
     frames, rewards = [observations[:, -1].copy()], []
-    actions = rng.integers(choices, size=games)
+    actions = rng.integers(choices, size=envs.num_envs)
     for _ in range(steps):
-        actions = np.where(rng.random(games) < hold, actions, rng.integers(choices, size=games))
+        actions = np.where(rng.random(envs.num_envs) < hold, actions, rng.integers(choices, size=envs.num_envs))
         observations, reward, *_ = envs.step(actions)
         frames.append(observations[:, -1].copy())
         rewards.append(reward)
-    envs.close()
     good, gained = shows_pong(np.stack(frames, 1)), np.stack(rewards)
     return {
-        "games": games,
+        "games": envs.num_envs,
         "steps": steps,
         "looks_like_pong": float(good.mean()),
         "at_the_end": float(good[:, -100:].mean()),

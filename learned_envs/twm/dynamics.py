@@ -98,7 +98,9 @@ class Dynamics(nn.Module):
         self.reward_head = _head(width, config.reward_hidden, len(config.reward_values) or 1, dropout)
         self.discount_head = _head(width, config.discount_hidden, 1, dropout)
         if not fused:
-            nn.init.constant_(self.discount_head[-1].bias, 0.99)  # a logit, as in the authors' release
+            output = self.discount_head[-1]
+            assert isinstance(output, nn.Linear)
+            nn.init.constant_(output.bias, 0.99)  # a logit, as in the authors' release
         self.register_buffer("step_window", self._window(span)[-config.tokens_per_step :], persistent=False)
 
     @property
@@ -217,9 +219,10 @@ class _CellEmbedding(nn.Module):
 
     def __init__(self, per_cell: int, width: int, hidden: int = 64, meaning: int = 16) -> None:
         super().__init__()
-        self.cell = nn.Sequential(nn.Linear(per_cell, hidden), nn.SiLU(), nn.Linear(hidden, meaning))
+        code = nn.Linear(per_cell, hidden)
+        self.cell = nn.Sequential(code, nn.SiLU(), nn.Linear(hidden, meaning))
         self.place = nn.Linear(_CELLS * meaning, width)
-        nn.init.normal_(self.cell[0].weight)  # its inputs are one-hot: each code gets a feature of unit size
+        nn.init.normal_(code.weight)  # its inputs are one-hot: each code gets a feature of unit size
 
     def forward(self, latents: Tensor) -> Tensor:
         """One-hot latents, shape (..., V * K), to embeddings, shape (..., D)."""

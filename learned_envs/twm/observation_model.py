@@ -63,7 +63,9 @@ class DenseObservationModel(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 kaiming_uniform(layer)
-        kaiming_uniform(self.encoder[-1], gain=1.0)
+        output = self.encoder[-1]
+        assert isinstance(output, nn.Linear)
+        kaiming_uniform(output, gain=1.0)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames in [0, 1], shape (B, F, 64, 64), to logits, shape (B, V, K)."""

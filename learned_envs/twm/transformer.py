@@ -26,7 +26,8 @@ class TransformerConfig:
         heads: Attention heads; must divide ``width``.
         hidden: Features inside the feed-forward part.
         normalize: ``"after"`` each block as in the paper, or ``"before"``.
-        score_width: Scores are divided by the square root of this: the ``"model"`` width as in the paper, or the ``"head"`` width.
+        score_width: Scores are divided by the square root of this: the ``"model"`` width as in the paper, or the ``"head"``
+            width.
         dropout: Probability of dropping a feature in training, in [0, 1).
 
     Raises:

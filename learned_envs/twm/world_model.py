@@ -41,6 +41,8 @@ class TransformerWorldModel(WorldModel):
         config: All sizes.
     """
 
+    reward_values: Tensor
+
     def __init__(self, config: TwmConfig) -> None:
         super().__init__()
         self.config = config
@@ -66,8 +68,8 @@ class TransformerWorldModel(WorldModel):
     @torch.no_grad()
     def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> TwmState:
         """See `WorldModel.start`. Contexts carry no gradients: pixels are integers."""
-        batch, steps = observations.shape[:2]
         self._check_context(observations, actions, rewards)
+        batch, steps = observations.shape[:2]
         device = observations.device
         if actions is None:
             actions = torch.zeros(batch, 0, dtype=torch.int64, device=device)
@@ -145,9 +147,16 @@ class TransformerWorldModel(WorldModel):
         return torch.cat([frames, new], 1)[:, -frames.shape[1] :]
 
     def _check_context(self, observations: Tensor, actions: Tensor | None, rewards: Tensor | None) -> None:
-        batch, steps = observations.shape[:2]
-        if observations.ndim != 5 or observations.shape[2:] != self.observation_shape or steps < 1:
+        if observations.ndim != 5 or observations.shape[2:] != self.observation_shape or observations.shape[1] < 1:
+            sizes = ", ".join(map(str, self.observation_shape))
             raise ValueError(
-                f"observations has shape {tuple(observations.shape)}, expected (B, T, {', '.join(map(str, self.observation_shape))})"
-                " with T >= 1 context steps."
+                f"observations has shape {tuple(observations.shape)}, expected (B, T, {sizes}) with T >= 1 context steps."
             )
+        between = (observations.shape[0], observations.shape[1] - 1)
+        for name, given in (("actions", actions), ("rewards", rewards)):
+            if given is not None and tuple(given.shape) != between:
+                raise ValueError(
+                    f"{name} has shape {tuple(given.shape)}, expected {between}: one between two observations each."
+                )
+        if actions is None and between[1]:
+            raise ValueError(f"actions is missing: {between[1] + 1} context steps need the {between[1]} actions between them.")

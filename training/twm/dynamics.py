@@ -54,7 +54,7 @@ def encode_all(model: nn.Module, frames: Tensor, batch: int = 512) -> Tensor:
 
     Args:
         model: The observation model.
-        frames: uint8, shape (frames, 64, 64).
+        frames: On the model's device, uint8, shape (frames, 64, 64).
         batch: Frames at a time.
 
     Returns:
@@ -92,9 +92,9 @@ class DynamicsStage:
         self.config = config
         self.updates = config.updates
         self.preview = preview
-        self.sampler = BalancedSampler(len(replay))
+        self.sampler = BalancedSampler(len(replay), device=codes.device)
         self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
-        self.reward_values = torch.tensor(dynamics.config.reward_values)
+        self.reward_values = torch.tensor(dynamics.config.reward_values, device=codes.device)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
@@ -118,9 +118,11 @@ class DynamicsStage:
 
     def _forget_opening(self, windows: Windows) -> Windows:
         """Make half of the windows open as an environment does: with three frames whose actions nobody recorded."""
-        chosen = torch.rand(len(windows.frames), 1) < 0.5
-        opening = chosen & (torch.arange(self.config.length) < 3)
-        before = chosen & (torch.arange(self.config.length) < 4)
+        device = windows.frames.device
+        chosen = torch.rand(len(windows.frames), 1, device=device) < 0.5
+        position = torch.arange(self.config.length, device=device)
+        opening = chosen & (position < 3)
+        before = chosen & (position < 4)
         return Windows(
             **{
                 **vars(windows),
@@ -139,7 +141,7 @@ class DynamicsStage:
         with torch.autocast(latents.device.type, torch.bfloat16):
             forecast = self._predict(latents, windows)
         predicted = self._draw(forecast.latent[:, :-1].float().softmax(-1))
-        replace = (torch.rand(predicted.shape[:2]) < share) & windows.real[:, :-1]
+        replace = (torch.rand(predicted.shape[:2], device=predicted.device) < share) & windows.real[:, :-1]
         replace &= windows.episodes[:, 1:] == windows.episodes[:, :-1]
         return torch.cat([latents[:, :1], torch.where(replace.unsqueeze(-1), predicted, latents[:, 1:])], 1)
 
@@ -167,7 +169,7 @@ class DynamicsStage:
 
     def _draw(self, probabilities: Tensor) -> Tensor:
         """One-hot samples, shape (B, L, V * K)."""
-        classes = sample(probabilities, torch.rand(probabilities.shape[:-1]))
+        classes = sample(probabilities, torch.rand(probabilities.shape[:-1], device=probabilities.device))
         return functional.one_hot(classes, probabilities.shape[-1]).flatten(-2).float()
 
     def visualize(self, step: int) -> dict[str, Tensor]:
@@ -189,4 +191,4 @@ class DynamicsStage:
         """See `training.loop.Stage`."""
         self.dynamics.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.sampler.visits = state["visits"]
+        self.sampler.visits = state["visits"].to(self.codes.device)

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learned_envs.envs.vector import LearnedVectorEnv
+from learned_envs.fidelity.free_running import pong_free_running
 from learned_envs.fidelity.open_loop import Recording, imagine, pong_open_loop
+from learned_envs.pretrained import Pretrained
 from learned_envs.world_model import WorldModel
 from training.experience import Experience
 
-__all__ = ["measure", "open_loop_picture", "recording"]
+__all__ = ["measure_pong", "open_loop_picture", "recording"]
 
 
 def recording(
@@ -39,9 +42,24 @@ def recording(
     return Recording(experience.frames[rows], experience.actions[between], experience.rewards[between], context)
 
 
-def measure(model: WorldModel, experience: Experience, rollouts: int = 1024) -> dict[str, Any]:
-    """Open-loop fidelity on unseen episodes, as `learned_envs.fidelity.open_loop.pong_open_loop` defines it."""
-    return pong_open_loop(model, recording(experience, rollouts, model.observation_shape[0]))
+def measure_pong(pretrained: Pretrained, unseen: Experience, rollouts: int = 1024, games: int = 64) -> dict[str, Any]:
+    """Measure a Pong model against recorded play, and by itself.
+
+    Args:
+        pretrained: The model.
+        unseen: Recorded episodes that it was not trained on.
+        rollouts: Open-loop rollouts.
+        games: Free-running games.
+
+    Returns:
+        ``open_loop``, see `learned_envs.fidelity.open_loop.pong_open_loop`, and ``free_running``, see
+        `learned_envs.fidelity.free_running.pong_free_running`.
+    """
+    real = recording(unseen, rollouts, pretrained.model.observation_shape[0])
+    return {
+        "open_loop": pong_open_loop(pretrained.model, real),
+        "free_running": pong_free_running(LearnedVectorEnv(pretrained, games)),
+    }
 
 
 def open_loop_picture(model: WorldModel, real: Recording, every: int = 2) -> Tensor:

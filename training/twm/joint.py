@@ -64,11 +64,12 @@ class JointStage:
         self.config = config
         self.updates = config.updates
         self.stack = model.config.observation.stack
-        self.frames = torch.from_numpy(experience.frames)
-        self.replay = Replay(experience, model.config.num_actions, length=model.config.context, still=0)
-        self.sampler = BalancedSampler(len(self.replay))
-        self.first_frame = torch.from_numpy(experience.frame_index[experience.episode_starts])
-        adam = {"lr": config.learning_rate, "eps": 1e-5, "weight_decay": 1e-6}
+        self.device = next(model.parameters()).device
+        self.frames = torch.from_numpy(experience.frames).to(self.device)
+        self.replay = Replay(experience, model.config.num_actions, model.config.context, self.device, still=0)
+        self.sampler = BalancedSampler(len(self.replay), device=self.device)
+        self.first_frame = torch.from_numpy(experience.frame_index[experience.episode_starts]).to(self.device)
+        adam: dict[str, Any] = {"lr": config.learning_rate, "eps": 1e-5, "weight_decay": 1e-6}
         self.observation_optimizer = torch.optim.Adam(model.observation_model.parameters(), **adam)
         self.dynamics_optimizer = torch.optim.Adam(model.dynamics.parameters(), **adam)
 
@@ -76,7 +77,7 @@ class JointStage:
         """See `training.loop.Stage`."""
         self.model.train()
         windows = self.replay.windows(self.sampler.draw(self.config.batch))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             logits, latents = self._encode(windows)
             observation_loss, observation_parts = self._observation_loss(windows, logits, latents)
             forecast = self.model.dynamics(
@@ -106,7 +107,7 @@ class JointStage:
             around = encode(stacks[:, [0, -1]].flatten(0, 1)).unflatten(0, (batch, 2))
         logits = torch.cat([around[:, :1], trained, around[:, 1:]], 1).float()
         probabilities = logits[:, :-1].softmax(-1)
-        classes = sample(probabilities.detach(), torch.rand(probabilities.shape[:-1]))
+        classes = sample(probabilities.detach(), torch.rand(probabilities.shape[:-1], device=self.device))
         return logits, straight_through(probabilities, classes)
 
     def _observation_loss(self, windows: Windows, logits: Tensor, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,7 +133,7 @@ class JointStage:
 
     def _stacks(self, frames: Tensor, episodes: Tensor) -> Tensor:
         """Stacks of frames in [0, 1], shape (B, L, F, 64, 64), padded with an episode's first frame."""
-        rows = frames.unsqueeze(-1) + torch.arange(1 - self.stack, 1)
+        rows = frames.unsqueeze(-1) + torch.arange(1 - self.stack, 1, device=self.device)
         return self.frames[rows.maximum(self.first_frame[episodes].unsqueeze(-1))].float() / 255
 
     def _next_stacks(self, windows: Windows) -> Tensor:
@@ -141,7 +142,7 @@ class JointStage:
 
     def visualize(self, step: int) -> dict[str, Tensor]:
         """Recorded newest frames above their reconstructions."""
-        windows = self.replay.windows(torch.linspace(0, len(self.replay) - 1, 8).long())
+        windows = self.replay.windows(torch.linspace(0, len(self.replay) - 1, 8, device=self.device).long())
         with torch.no_grad():
             stacks = self._stacks(windows.frames[:, -1:], windows.episodes[:, -1:])[:, 0]
             logits = self.model.observation_model.encode(stacks)
@@ -163,7 +164,7 @@ class JointStage:
         self.model.load_state_dict(state["model"])
         self.observation_optimizer.load_state_dict(state["observation_optimizer"])
         self.dynamics_optimizer.load_state_dict(state["dynamics_optimizer"])
-        self.sampler.visits = state["visits"]
+        self.sampler.visits = state["visits"].to(self.device)
 
 
 def _step(optimizer: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> None:

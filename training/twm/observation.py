@@ -53,7 +53,7 @@ class ObservationStage:
 
     Args:
         model: The model, changed in place.
-        frames: Recorded frames, uint8, shape (frames, 64, 64).
+        frames: Recorded frames on the model's device, uint8, shape (frames, 64, 64).
         config: How to train.
     """
 
@@ -61,7 +61,7 @@ class ObservationStage:
     log_every = 20
 
     def __init__(self, model: GridObservationModel, frames: Tensor, config: ObservationTraining) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frames = frames
         self.config = config
         self.updates = config.updates
@@ -69,7 +69,7 @@ class ObservationStage:
         with torch.no_grad():
             model.background.copy_(self.empty_scene)
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-        self.last_losses = torch.full((len(frames),), _UNSEEN)
+        self.last_losses = torch.full((len(frames),), _UNSEEN, device=frames.device)
 
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
@@ -81,7 +81,9 @@ class ObservationStage:
             probabilities = mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
             latents = probabilities
             if not self._soft(step):
-                latents = straight_through(probabilities, sample(probabilities, torch.rand(probabilities.shape[:-1])))
+                latents = straight_through(
+                    probabilities, sample(probabilities, torch.rand(probabilities.shape[:-1], device=frames.device))
+                )
             decoded = self.model.decode(latents).float()
         losses = (self._weights(frames, decoded.detach(), step) * (decoded - frames).square()).sum((1, 2, 3))
         self.last_losses[chosen] = losses.detach()
@@ -97,7 +99,7 @@ class ObservationStage:
     def _draw(self) -> Tensor:
         """Frames of an update: int64, shape (batch,)."""
         hard = int(self.config.batch * self.config.hard_share)
-        evenly = torch.randint(len(self.frames), (self.config.batch - hard,))
+        evenly = torch.randint(len(self.frames), (self.config.batch - hard,), device=self.frames.device)
         return torch.cat([evenly, torch.multinomial(self.last_losses, hard, replacement=True)]) if hard else evenly
 
     def _weights(self, frames: Tensor, decoded: Tensor, step: int) -> Tensor:
@@ -110,7 +112,12 @@ class ObservationStage:
     @torch.no_grad()
     def visualize(self, step: int) -> dict[str, Tensor]:
         """Recorded frames above their reconstructions."""
-        rows = self.frames[torch.linspace(0, len(self.frames) - 1, 8).long()].unsqueeze(1).float() / 255
+        rows = (
+            self.frames[torch.linspace(0, len(self.frames) - 1, 8, device=self.frames.device).long()]
+            .unsqueeze(1)
+            .float()
+            / 255
+        )
         probabilities = self.model.encode(rows).softmax(-1)
         decoded = self.model.decode(straight_through(probabilities, most_likely(probabilities)))
         picture = torch.cat([torch.cat(list(part[:, 0]), 1) for part in (rows, decoded.clamp(0, 1))], 0)
@@ -128,4 +135,4 @@ class ObservationStage:
         """See `training.loop.Stage`."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.last_losses = state["last_losses"]
+        self.last_losses = state["last_losses"].to(self.frames.device)

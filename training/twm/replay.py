@@ -49,13 +49,16 @@ class Replay:
         experience: What was recorded.
         num_actions: Size of the action set.
         length: Steps in a window, L.
+        device: Where the steps are kept.
         still: Still steps in front of each episode.
 
     Raises:
         ExperienceError: If there are fewer steps than a window has.
     """
 
-    def __init__(self, experience: Experience, num_actions: int, length: int, still: int = 3) -> None:
+    def __init__(
+        self, experience: Experience, num_actions: int, length: int, device: torch.device | str = "cpu", still: int = 3
+    ) -> None:
         if len(experience) < length:
             raise ExperienceError(
                 f"The recording has {len(experience)} steps, but one training window alone has {length}. Collect more."
@@ -68,7 +71,7 @@ class Replay:
         order = np.argsort(np.concatenate([in_front * 2, np.arange(len(experience)) * 2 + 1]), kind="stable")
 
         def interleave(still_values: np.ndarray, values: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.concatenate([still_values, values])[order])
+            return torch.from_numpy(np.concatenate([still_values, values])[order]).to(device)
 
         nothing = np.zeros(len(in_front), np.float32)
         before = np.concatenate([[0], experience.rewards[:-1]]).astype(np.float32)
@@ -91,7 +94,7 @@ class Replay:
 
     def windows(self, starts: Tensor) -> Windows:
         """The windows that open at the given steps: int64, shape (B,)."""
-        index = starts.unsqueeze(1) + torch.arange(self.length)
+        index = starts.unsqueeze(1) + torch.arange(self.length, device=starts.device)
         return Windows(**{name: values[index] for name, values in vars(self.steps).items()})
 
 
@@ -104,10 +107,11 @@ class BalancedSampler:
     Args:
         size: Number of possible starts.
         temperature: Larger is more uniform.
+        device: Where to draw.
     """
 
-    def __init__(self, size: int, temperature: float = 20.0) -> None:
-        self.visits = torch.zeros(size)
+    def __init__(self, size: int, temperature: float = 20.0, device: torch.device | str = "cpu") -> None:
+        self.visits = torch.zeros(size, device=device)
         self.temperature = temperature
 
     def draw(self, count: int) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.envs.real.twin import make_real
+from learned_envs.pretrained import Pretrained
 from learned_envs.snapshot import EnvironmentConfig, SnapshotConfig, write_snapshot
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
@@ -26,7 +27,7 @@ from training.experience import Experience
 from training.loop import open_run, run_stage
 from training.recipe import TwmRecipe
 from training.twm.dynamics import DynamicsStage, encode_all
-from training.twm.fidelity import measure, open_loop_picture, recording
+from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
 from training.twm.observation import ObservationStage
 from training.twm.package import start_bank
@@ -37,12 +38,15 @@ __all__ = ["train"]
 _MOST_REWARD_VALUES = 32
 
 
-def train(recipe: TwmRecipe, folder: Path, checkpoint_seconds: float = 120.0) -> Path:
+def train(
+    recipe: TwmRecipe, folder: Path, device: str | torch.device = "cpu", checkpoint_seconds: float = 120.0
+) -> Path:
     """Run a recipe, or go on with a run.
 
     Args:
         recipe: What to do.
         folder: Folder of the run.
+        device: Where to train.
         checkpoint_seconds: Time between two checkpoints.
 
     Returns:
@@ -57,10 +61,10 @@ def train(recipe: TwmRecipe, folder: Path, checkpoint_seconds: float = 120.0) ->
     validation = _record(
         recipe, folder / "validation", recipe.experience.validation_steps, recipe.experience.validation_seed
     )
-    model = _new_model(recipe, experience)
+    model = _new_model(recipe, experience).to(device)
     fit = _fit_compact if recipe.preset == "compact" else _fit_faithful
     fit(model, experience, validation, recipe, folder, checkpoint_seconds)
-    return _package(model.eval(), experience, validation, recipe, folder)
+    return _package(model.cpu().eval(), experience, validation, recipe, folder)
 
 
 def _record(recipe: TwmRecipe, folder: Path, steps: int, seed: int) -> Experience:
@@ -88,10 +92,11 @@ def _fit_compact(
     seconds: float,
 ) -> None:
     assert isinstance(model.observation_model, GridObservationModel)
-    frames = torch.from_numpy(experience.frames)
+    device = model.reward_values.device
+    frames = torch.from_numpy(experience.frames).to(device)
     run_stage(ObservationStage(model.observation_model, frames, recipe.observation), folder, recipe.seed, seconds)
     codes = encode_all(model.observation_model.eval(), frames)
-    replay = Replay(experience, model.config.num_actions, recipe.dynamics.length)
+    replay = Replay(experience, model.config.num_actions, recipe.dynamics.length, device)
     real = recording(validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     preview = partial(open_loop_picture, model, real)
     run_stage(DynamicsStage(model.dynamics, codes, replay, recipe.dynamics, preview), folder, recipe.seed, seconds)
@@ -111,10 +116,12 @@ def _fit_faithful(
 def _package(
     model: TransformerWorldModel, experience: Experience, validation: Experience, recipe: TwmRecipe, folder: Path
 ) -> Path:
-    fidelity = {"open_loop": measure(model, validation)} if recipe.game == "Pong" else {}
     target = folder / "snapshot"
+    model = model.half().float()  # what is measured is what is written
+    starts = start_bank(experience, model.observation_shape[0])
     config = SnapshotConfig(recipe.id, "twm", model.config, _environment(recipe), _provenance(recipe, experience))
-    write_snapshot(target, config, model, start_bank(experience, model.observation_shape[0]), fidelity, replace=True)
+    fidelity = measure_pong(Pretrained(model, starts, config), validation) if recipe.game == "Pong" else {}
+    write_snapshot(target, config, model, starts, fidelity, replace=True)
     return target
 
 

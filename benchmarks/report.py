@@ -1,0 +1,43 @@
+"""Results of benchmarks: a JSON file each, with the command, the date and the machine."""
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["write_result"]
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def write_result(name: str, figures: dict[str, Any]) -> None:
+    """Print figures and write them to ``benchmarks/results/NAME.json``.
+
+    Args:
+        name: Name of the benchmark.
+        figures: What was measured, JSON-able.
+    """
+    content = {
+        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": _device(),
+        "versions": {package: version(package) for package in ("torch", "numpy", "gymnasium", "ale-py")},
+        "figures": figures,
+    }
+    print(json.dumps(content, indent=2))
+    path = _RESULTS / f"{name}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"
