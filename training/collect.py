@@ -116,8 +116,7 @@ def _record(config: CollectConfig, folder: Path, progress: "tqdm[NoReturn]") -> 
         for slot, (episodes, steps) in enumerate(recorded)
     ]
     steps_done = [steps for _, steps in recorded]
-    seeds = np.array([recorder.seed if recorder else 0 for recorder in recorders])
-    observations, _ = envs.reset(seed=seeds)  # type: ignore[arg-type]
+    observations, _ = envs.reset(seed=_seeds(recorders))  # type: ignore[arg-type]
     _remember(recorders, observations, range(config.games))
     while any(recorders):
         actions = np.array([recorder.act() if recorder else 0 for recorder in recorders])
@@ -144,9 +143,13 @@ def _restart(envs, recorders: list[_Recorder | None], slots: list[int]) -> None:
         return
     mask = np.zeros(len(recorders), bool)
     mask[slots] = True
-    seeds = np.array([recorder.seed for slot in slots if (recorder := recorders[slot])])
-    observations, _ = envs.reset(seed=seeds, options={"reset_mask": mask})
+    observations, _ = envs.reset(seed=_seeds(recorders), options={"reset_mask": mask})
     _remember(recorders, observations, slots)
+
+
+def _seeds(recorders: list[_Recorder | None]) -> list[int]:
+    """One for each game; a game that is done gets any."""
+    return [recorder.seed if recorder else 0 for recorder in recorders]
 
 
 def _remember(recorders: list[_Recorder | None], observations: np.ndarray, slots) -> None:

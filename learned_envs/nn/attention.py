@@ -89,23 +89,38 @@ class RelativeAttention(nn.Module):
             The result, shape (B, T, D), and the keys and values of the new tokens, shape (B, T, D) each.
         """
         query, key, value = self.query_key_value(tokens).chunk(3, -1)
-        new = (key, value)
-        if memory is not None:
-            key = torch.cat([memory[0].to(key.dtype), key], 1)
-            value = torch.cat([memory[1].to(value.dtype), value], 1)
-        query, key, value = (self._split(part) for part in (query, key, value))
-        position = self._split(self.position(encodings).unsqueeze(0))
+        query, position = self._split(query), self._split(self.position(encodings).unsqueeze(0))
         content_bias, position_bias = (bias.to(query.dtype).unsqueeze(1) for bias in biases)
+        content, place = query + content_bias, (query + position_bias) @ position.mT
 
-        scores = (query + content_bias) @ key.mT
-        scores = scores + _by_key((query + position_bias) @ position.mT, key.shape[2])
-        scores = (scores * self.scale).masked_fill(~mask.unsqueeze(1), float("-inf"))
-        attended = self.dropout(scores.softmax(-1).to(value.dtype)) @ value
-        return self.output(attended.transpose(1, 2).flatten(2)), new
+        scores = content @ self._split(key).mT
+        if memory is not None:
+            scores = torch.cat([self._score(content, memory[0].to(content.dtype)), scores], -1)
+        scores = ((scores + _by_key(place, scores.shape[-1])) * self.scale).masked_fill(
+            ~mask.unsqueeze(1), float("-inf")
+        )
+        weights = self.dropout(scores.softmax(-1).to(value.dtype))
+        attended = weights[..., -key.shape[1] :] @ self._split(value)
+        if memory is not None:
+            attended = attended + self._gather(weights[..., : -key.shape[1]], memory[1].to(value.dtype))
+        return self.output(attended.transpose(1, 2).flatten(2)), (key, value)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, S, D) to (B, H, S, W)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    # A step reads the whole memory once. Splitting it into heads would copy it first, and take longer than the products.
+
+    def _score(self, query: Tensor, key: Tensor) -> Tensor:
+        """Products of queries (B, H, T, W) with unsplit keys (B, M, D): (B, H, T, M)."""
+        own_part = torch.eye(self.heads, dtype=query.dtype, device=query.device)[:, None, :, None]
+        rows = (query.unsqueeze(3) * own_part).flatten(1, 2).flatten(2)  # zero where other heads' features are
+        return torch.bmm(rows, key.mT).unflatten(1, query.shape[1:3])
+
+    def _gather(self, weights: Tensor, value: Tensor) -> Tensor:
+        """Sums of unsplit values (B, M, D) by weights (B, H, T, M): (B, H, T, W)."""
+        sums = torch.bmm(weights.flatten(1, 2), value).unflatten(1, weights.shape[1:3])
+        return sums.unflatten(-1, (self.heads, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
 
 
 def _by_key(scores: Tensor, total: int) -> Tensor:

@@ -159,4 +159,6 @@ class TransformerWorldModel(WorldModel):
                     f"{name} has shape {tuple(given.shape)}, expected {between}: one between two observations each."
                 )
         if actions is None and between[1]:
-            raise ValueError(f"actions is missing: {between[1] + 1} context steps need the {between[1]} actions between them.")
+            raise ValueError(
+                f"actions is missing: {between[1] + 1} context steps need the {between[1]} actions between them."
+            )

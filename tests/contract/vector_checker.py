@@ -46,13 +46,25 @@ class Subject:
     folder: Path
     keywords: dict[str, Any] = field(default_factory=dict)
 
-    def vector(self, num_envs: int, **keywords: Any) -> VectorEnv:
+    def vector(self, num_envs: int, **keywords: Any) -> LearnedVectorEnv:
         """A batch of it."""
-        return gym.make_vec(self.id, num_envs=num_envs, **self.keywords, **keywords)
+        env = gym.make_vec(self.id, num_envs=num_envs, **self.keywords, **keywords)
+        assert isinstance(env, LearnedVectorEnv)
+        return env
 
     def single(self, **keywords: Any) -> gym.Env:
-        """One of it."""
+        """One of it, in Gymnasium's usual wrappers."""
         return gym.make(self.id, **self.keywords, **keywords)
+
+    def bare(self, **keywords: Any) -> LearnedEnv:
+        """One of it, without wrappers."""
+        env = self.single(**keywords).unwrapped
+        assert isinstance(env, LearnedEnv)
+        return env
+
+    def model(self) -> WorldModel:
+        """Its world model, as functions."""
+        return learned_envs.load(self.keywords.get("model", self.id))
 
 
 @dataclass(frozen=True)
@@ -71,9 +83,16 @@ class Step:
         return self.terminated | self.truncated
 
 
-def random_actions(space: gym.spaces.Discrete, steps: int, num_envs: int, seed: int = 0) -> Array:
+def count_actions(env: gym.Env | VectorEnv) -> int:
+    """Size of the action set."""
+    space = env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+    assert isinstance(space, gym.spaces.Discrete)
+    return int(space.n)
+
+
+def random_actions(env: VectorEnv, steps: int, seed: int = 0) -> Array:
     """Random actions, int64, shape (steps, num_envs)."""
-    return np.random.default_rng(seed).integers(int(space.n), size=(steps, num_envs))
+    return np.random.default_rng(seed).integers(count_actions(env), size=(steps, env.num_envs))
 
 
 def random_context(env: VectorEnv, steps: int, seed: int = 0) -> dict[str, Array]:
@@ -229,7 +248,7 @@ def _check_kind(value: Any, output: str, device: str, path: str) -> None:
 def check_numpy_equals_torch(subject: Subject, device: str = "cpu") -> None:
     """Both outputs tell the same episodes."""
     envs = [subject.vector(3, output=output, device=device, max_episode_steps=4) for output in ("numpy", "torch")]
-    actions = random_actions(envs[0].single_action_space, 10, 3)
+    actions = random_actions(envs[0], 10)
     assert_same_rollout(*(rollout(env, actions, {"seed": 5}) for env in envs), "numpy against torch")
 
 
@@ -250,7 +269,7 @@ def check_accepts_actions_of_any_kind(subject: Subject) -> None:
 def check_equals_single_environments(subject: Subject, mode: AutoresetMode) -> None:
     """Environment i of a batch seeded with s plays what a single one seeded with s + i plays, episode after episode."""
     env = subject.vector(3, autoreset_mode=mode, max_episode_steps=4)
-    actions = random_actions(env.single_action_space, 14, 3)
+    actions = random_actions(env, 14)
     expected = play_singles(subject, mode, 40, actions, 4)
     where = f"{mode.value} batch against singles"
     first = next(expected)
@@ -275,7 +294,7 @@ def check_equals_single_environments(subject: Subject, mode: AutoresetMode) -> N
 def check_list_of_seeds(subject: Subject) -> None:
     """A list gives one seed each; where it says None, the running generator goes on."""
     env, other = subject.vector(3), subject.vector(3)
-    actions = random_actions(env.single_action_space, 5, 3)
+    actions = random_actions(env, 5)
     expected = rollout(env, actions, {"seed": 7})
     assert_same_rollout(rollout(other, actions, {"seed": [7, 8, 9]}), expected, "list of seeds")
     assert_same_rollout(rollout(other, actions, {"seed": np.array([7, 8, 9])}), expected, "array of seeds")
@@ -290,7 +309,7 @@ def check_reset_repeats_only_when_seeded(subject: Subject) -> None:
     """A seed brings an episode back; without one, no reset repeats the episode before."""
     # From anywhere, since real episodes may all begin with the same picture and then, given the same actions, go alike.
     env = subject.vector(4, starts="anywhere")
-    actions = random_actions(env.single_action_space, 8, 4)
+    actions = random_actions(env, 8)
     seeded = rollout(env, actions, {"seed": 11})
     follows = rollout(env, actions, {})
     assert_same_rollout(rollout(env, actions, {"seed": 11}), seeded, "second reset(seed=11)")
@@ -309,7 +328,7 @@ def check_partial_reset(subject: Subject, mode: AutoresetMode) -> None:
     """A mask, of NumPy or torch, resets what it names, leaves the rest alone, and the caller's options as they were."""
     for kind in (np.asarray, torch.as_tensor):
         env, twin = (subject.vector(3, autoreset_mode=mode) for _ in range(2))
-        actions = random_actions(env.single_action_space, 6, 3)
+        actions = random_actions(env, 6)
         actions[:, 1] = 0
         before, untouched = (rollout(which, actions[:1], {"seed": 3})[-1] for which in (env, twin))
         mask = kind(np.array([False, True, False]))
@@ -325,7 +344,7 @@ def check_partial_reset(subject: Subject, mode: AutoresetMode) -> None:
         assert_same(observations[1], first[1], "inside the mask, seeded")
         for index, action in enumerate(actions[1:]):
             if mode is AutoresetMode.DISABLED:
-                states = [which.unwrapped.get_state() for which in (env, twin, lone)]
+                states = [which.get_state() for which in (env, twin, lone)]
                 if any(bool(state.ended.any()) for state in states):
                     break
             mine, theirs, new = (which.step(action) for which in (env, twin, lone))
@@ -338,7 +357,7 @@ def check_partial_reset(subject: Subject, mode: AutoresetMode) -> None:
 def check_returned_arrays_are_the_callers(subject: Subject, mode: AutoresetMode, output: str) -> None:
     """Writing into what was returned changes nothing, and nothing returned is changed later."""
     env, twin = (subject.vector(2, autoreset_mode=mode, output=output, max_episode_steps=3) for _ in range(2))
-    actions = random_actions(env.single_action_space, 9, 2)
+    actions = random_actions(env, 9)
     kept: list[tuple[str, Any, Array]] = []
 
     def returned(call: int, mine: tuple[Any, ...], theirs: tuple[Any, ...]) -> None:
@@ -390,16 +409,16 @@ def check_given_arrays_stay_the_callers(subject: Subject, output: str) -> None:
 def check_fork(subject: Subject, mode: AutoresetMode) -> None:
     """A saved state brings the identical future back, as often as wanted, here and in another batch."""
     env, other = (subject.vector(3, autoreset_mode=mode, max_episode_steps=5) for _ in range(2))
-    actions = random_actions(env.single_action_space, 11, 3)
+    actions = random_actions(env, 11)
     rollout(env, actions[:2], {"seed": 21})
-    state = env.unwrapped.get_state()
+    state = env.get_state()
     future = rollout(env, actions[2:])
     for name, fork in (("same batch", env), ("other batch", other)):
         for attempt in range(2):
-            fork.unwrapped.set_state(state)
+            fork.set_state(state)
             assert_same_rollout(rollout(fork, actions[2:]), future, f"{name}, attempt {attempt}")
     # A chosen environment, repeated: three copies of the second one live its life.
-    env.unwrapped.set_state(state.take(torch.tensor([1, 1, 1])))
+    env.set_state(state.take(torch.tensor([1, 1, 1])))
     copies = rollout(env, actions[2:, [1, 1, 1]])
     for index, (step, wanted) in enumerate(zip(copies, future, strict=True)):
         repeated = Step(*(np.repeat(getattr(wanted, name)[1:2], 3, 0) for name in _PARTS), {})
@@ -412,14 +431,14 @@ _PARTS = ("observations", "rewards", "terminated", "truncated")
 def check_batch_size_does_not_matter(subject: Subject) -> None:
     """An environment draws the same noise, and so lives the same life, in a small batch and in a large one."""
     small, large = (subject.vector(num_envs, max_episode_steps=6) for num_envs in (2, 9))
-    actions = random_actions(large.single_action_space, 14, 9)
+    actions = random_actions(large, 14)
     mine, theirs = small.reset(seed=80)[0], large.reset(seed=80)[0]
     assert_same(mine, theirs[:2], "reset", _GREY_LEVELS)
     for index, action in enumerate(actions):
         first, second = small.step(action[:2]), large.step(action)
         cut = Step(*(part[:2] for part in second[:4]), {})
         assert_same_step(Step(*first[:4], {}), cut, f"2 against 9 environments, step {index}", exact=False)
-        states = [env.unwrapped.get_state() for env in (small, large)]
+        states = [env.get_state() for env in (small, large)]
         noise = [uniform(state.keys, state.draws, 64)[:2] for state in states]
         assert_same(noise[0], noise[1], f"noise, step {index}")
 
@@ -432,10 +451,10 @@ def check_memory_is_bounded(subject: Subject) -> None:
     for steps in (3, 197):
         for _ in range(steps):
             env.step(torch.zeros(2, dtype=torch.int64))
-        state = env.unwrapped.get_state()
+        state = env.get_state()
         sizes.append({name: (tuple(x.shape), x.dtype, x.untyped_storage().nbytes()) for name, x in state.tensors()})
     assert sizes[0] == sizes[1]
-    own = env.unwrapped._state  # not the copy: a view of an ever longer tensor would hide in it
+    own = env._state  # not the copy: a view of an ever longer tensor would hide in it
     held = {name: x.untyped_storage().nbytes() for name, x in own.tensors()}
     for name, tensor in own.tensors():
         limit = 2 * tensor.numel() * tensor.element_size() + 4096
@@ -492,7 +511,7 @@ def check_one_hot_probabilities_equal_indices(subject: Subject) -> None:
     """An action given as certain is the action given as an index."""
     plain = subject.vector(2, output="torch")
     soft = subject.vector(2, output="torch", differentiable=True)
-    actions = torch.from_numpy(random_actions(plain.single_action_space, 6, 2))
+    actions = torch.from_numpy(random_actions(plain, 6))
     expected = rollout(plain, actions, {"seed": 2})
     one_hot = torch.nn.functional.one_hot(actions, int(plain.single_action_space.n)).float()
     assert_same_rollout(rollout(soft, one_hot, {"seed": 2}), expected, "probabilities against indices", exact=False)
@@ -505,7 +524,7 @@ def check_no_graph_unless_asked(subject: Subject) -> None:
     with torch.enable_grad():
         results = env.reset(seed=0)[:1] + env.step(torch.zeros(2, dtype=torch.int64))[:4]
         assert not any(tensor.requires_grad for tensor in results)
-        assert not any(tensor.requires_grad for _, tensor in env.unwrapped.get_state().tensors())
+        assert not any(tensor.requires_grad for _, tensor in env.get_state().tensors())
 
 
 def check_metadata_is_not_shared(subject: Subject) -> None:
@@ -513,7 +532,7 @@ def check_metadata_is_not_shared(subject: Subject) -> None:
     envs = {mode: subject.vector(1, autoreset_mode=mode) for mode in AutoresetMode}
     for mode, env in envs.items():
         assert env.metadata["autoreset_mode"] is mode
-        assert env.unwrapped.autoreset_mode is mode
+        assert env.autoreset_mode is mode
     assert "autoreset_mode" not in type(env.unwrapped).metadata
     assert subject.vector(1).metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     assert subject.vector(1, autoreset_mode="SameStep").metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
@@ -545,7 +564,7 @@ def check_real_context_equals_the_model(subject: Subject, steps: int) -> None:
     model = learned_envs.load(subject.keywords.get("model", subject.id))
     given = {key: torch.from_numpy(value) for key, value in options.items()}
     state = model.start(given["observations"], given["actions"], given["rewards"])
-    actions = random_actions(env.single_action_space, 6, 2)
+    actions = random_actions(env, 6)
     by_hand = list(_by_hand(model, state, torch.tensor([9, 10]), actions))
     ended = np.zeros(2, bool)
     for index, (action, wanted) in enumerate(zip(actions, by_hand, strict=True)):

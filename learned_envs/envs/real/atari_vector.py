@@ -50,12 +50,13 @@ class NativeAtariVectorEnv(AtariVectorEnv):
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Begin new episodes, see `AtariVectorEnv.reset`. A list of seeds is welcome as well."""
-        chosen = (
-            np.ones(self.num_envs, bool) if options is None else options.get("reset_mask", np.ones(self.num_envs, bool))
-        )
-        seed = np.asarray(seed) if isinstance(seed, list | tuple) else seed
-        observations, infos = super().reset(seed=seed, options=options)
+        """Begin new episodes, see `AtariVectorEnv.reset`.
+
+        Seeds are those of other vector environments: an integer s for s, s + 1, ..., or a sequence with one for each game,
+        also where a mask chooses a few of them.
+        """
+        chosen = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
+        observations, infos = super().reset(seed=self._seeds(seed, chosen), options=options)
         self._age[chosen], self._over[chosen] = 0, False
         return self._fill(observations, self._age), infos
 
@@ -72,6 +73,15 @@ class NativeAtariVectorEnv(AtariVectorEnv):
                 infos["final_obs"] = self._fill(infos["final_obs"], age)
         self._over = over
         return self._fill(observations, self._age), rewards.astype(np.float64), terminated, truncated, infos
+
+    def _seeds(self, seed: Any, chosen: np.ndarray) -> np.ndarray | None:
+        """As ALE takes them: 31 bits for each game that is reset, or -1 for none."""
+        if seed is None:
+            return None
+        seeds = [seed + index for index in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed has {len(seeds)} entries, expected {self.num_envs}: one for each game.")
+        return np.array([-1 if value is None else int(value) % 2**31 for value in seeds])[chosen]
 
     def _fill(self, observations: np.ndarray, age: np.ndarray) -> np.ndarray:
         """Repeat the first frame of young episodes in place of the black ones before it."""
