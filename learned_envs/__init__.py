@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from learned_envs.catalog import list_envs, register_all
+from learned_envs.envs.real.registration import register_systems
 
 if TYPE_CHECKING:
     from learned_envs.envs.real.twin import make_real, make_real_vec
@@ -35,3 +36,4 @@ def __getattr__(name: str) -> Any:
 
 
 register_all()
+register_systems()

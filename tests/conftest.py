@@ -1,4 +1,4 @@
-"""What every test shares: one thread, small snapshots with random weights, and a mark for tests that need a GPU."""
+"""What every test shares: one thread, small snapshots with random weights, and no GPU where there is none."""
 
 from pathlib import Path
 
@@ -8,11 +8,6 @@ import torch
 from tests.tiny import KINDS, write_tiny_snapshot
 
 torch.set_num_threads(1)  # two OpenMP threads spin against each other when something else runs
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marks."""
-    config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped where there is none.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

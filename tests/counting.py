@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -55,23 +54,18 @@ class CountingModel(WorldModel):
         return CountingState(torch.stack([start, count, action, lasts], 1)), Prediction(10.0 * action + count, end)
 
 
-def counting_env(
-    monkeypatch: pytest.MonkeyPatch, lasts: list[int], num_envs: int, max_episode_steps: int = 10**6, **keywords: Any
-) -> LearnedVectorEnv:
+def counting_env(lasts: list[int], num_envs: int, limit: int = 10**6, **keywords: Any) -> LearnedVectorEnv:
     """A batch of counting environments.
 
     Args:
-        monkeypatch: Puts the counting model where a trained one is loaded.
         lasts: How many steps an episode lasts, for each start that can be drawn.
         num_envs: Number of environments.
-        max_episode_steps: Steps after which an episode is truncated.
+        limit: Steps after which the real environment truncates an episode.
         **keywords: Of `LearnedVectorEnv`.
     """
     count = len(lasts)
     observations = torch.tensor([[[index, 0, 0, steps]] for index, steps in enumerate(lasts)], dtype=torch.uint8)
     bank = {"observations": observations, "actions": torch.zeros(count, 0).long(), "rewards": torch.zeros(count, 0)}
     starts = StartBank({f"{kind}.{name}": value for kind in ("initial", "anywhere") for name, value in bank.items()})
-    config: Any = SimpleNamespace(environment=SimpleNamespace(num_actions=3, max_episode_steps=max_episode_steps))
-    pretrained = Pretrained(CountingModel(), starts, config)
-    monkeypatch.setattr("learned_envs.envs.vector.load_pretrained", lambda *_, **__: pretrained)
-    return LearnedVectorEnv("counting", num_envs, **keywords)
+    config: Any = SimpleNamespace(environment=SimpleNamespace(num_actions=3, max_episode_steps=limit))
+    return LearnedVectorEnv(Pretrained(CountingModel(), starts, config), num_envs, **keywords)

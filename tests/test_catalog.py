@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 import learned_envs
 from learned_envs.catalog import BUNDLED, CATALOG, entry, register_all
+from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.errors import MissingModelError, SnapshotError
 from tests.tiny import write_tiny_snapshot
 
+_BUNDLED = sorted(id for id, item in CATALOG.items() if item.bundled)
 _UNBUNDLED = sorted(id for id, item in CATALOG.items() if not item.bundled)
 
 
@@ -43,7 +47,7 @@ def test_all_games_of_atari_100k_have_an_id() -> None:
 @pytest.mark.parametrize("id", [*sorted(CATALOG), "Learned-v0"])
 def test_spec_survives_json(id: str) -> None:
     spec = gym.spec(id)
-    again = gym.envs.registration.EnvSpec.from_json(spec.to_json())
+    again = EnvSpec.from_json(spec.to_json())
     assert (again.id, again.kwargs, again.max_episode_steps) == (spec.id, spec.kwargs, spec.max_episode_steps)
 
 
@@ -87,20 +91,22 @@ def test_model_argument_is_needed_for_the_general_id() -> None:
         gym.make("learned_envs:Learned-v0")
 
 
-def test_bundled_snapshots_are_those_of_their_ids() -> None:
-    folders = sorted(path.name for path in BUNDLED.iterdir() if path.is_dir() and not path.name.startswith("."))
-    assert folders == sorted(id for id, item in CATALOG.items() if item.bundled)
-    for id in folders:
-        config = learned_envs.load(id).snapshot
-        assert config.id == id
-        assert config.environment.name == CATALOG[id].real[1]
-        assert config.environment.max_episode_steps == CATALOG[id].max_episode_steps
+def test_every_bundled_folder_has_an_id() -> None:
+    folders = sorted(path.name for path in BUNDLED.glob("*") if path.is_dir() and not path.name.startswith("."))
+    assert folders == _BUNDLED
+
+
+@pytest.mark.parametrize("id", _BUNDLED)
+def test_bundled_snapshot_is_that_of_its_id(id: str) -> None:
+    config = learned_envs.load(id).snapshot
+    assert config.id == id
+    assert config.environment.name == CATALOG[id].real[1]
+    assert config.environment.max_episode_steps == CATALOG[id].max_episode_steps
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever a test registers is forgotten."""
-    monkeypatch.setattr(gym.envs.registration, "registry", gym.registry)
     monkeypatch.setattr("learned_envs.pretrained._registered", {})
     before = dict(gym.registry)
     yield
@@ -114,9 +120,10 @@ def test_registered_snapshot_is_made_by_its_own_id(tmp_path: Path) -> None:
     assert learned_envs.register_snapshot(folder) == "LearnedMine-v3"
     assert learned_envs.register_snapshot(str(folder)) == "LearnedMine-v3", "twice is harmless"
     env = gym.make("LearnedMine-v3")
-    assert env.action_space.n == 3
-    assert env.spec.max_episode_steps == 1000
-    assert gym.make_vec("LearnedMine-v3", num_envs=2).unwrapped.max_episode_steps == 1000
+    assert env.action_space == gym.spaces.Discrete(3)
+    assert env.spec is not None and env.spec.max_episode_steps == 1000
+    envs = gym.make_vec("LearnedMine-v3", num_envs=2)
+    assert isinstance(envs, LearnedVectorEnv) and envs.max_episode_steps == 1000
     assert learned_envs.load("LearnedMine-v3").snapshot.id == "LearnedMine-v3"
 
 
@@ -124,12 +131,13 @@ def test_registered_snapshot_is_made_by_its_own_id(tmp_path: Path) -> None:
 def test_registered_snapshot_supplies_an_id_that_is_not_bundled(tmp_path: Path) -> None:
     id = _UNBUNDLED[0]
     learned_envs.register_snapshot(write_tiny_snapshot(tmp_path / "mine", "faithful", id=id))
-    assert gym.make(id).spec.max_episode_steps == 1000, "the limit of the snapshot, not of the catalogue"
+    spec = gym.make(id).spec
+    assert spec is not None and spec.max_episode_steps == 1000, "the limit of the snapshot, not of the catalogue"
 
 
 @pytest.mark.usefixtures("registry")
 def test_registered_snapshot_takes_no_id_away(tmp_path: Path) -> None:
-    for index, id in enumerate(("LearnedPong-v0", "CartPole-v1", "Learned-v0")):
+    for index, id in enumerate((*_BUNDLED, "CartPole-v1", "Learned-v0")):
         folder = write_tiny_snapshot(tmp_path / str(index), "compact", id=id)
         with pytest.raises(ValueError, match=f"{id} is already taken.*Learned-v0"):
             learned_envs.register_snapshot(folder)

@@ -50,11 +50,11 @@ def tiny_config(kind: TinyKind) -> TwmConfig:
     return replace(preset, observation=observation, transformer=replace(preset.transformer, **sizes), **hidden)
 
 
-def tiny_model(kind: TinyKind, seed: int = 0) -> TransformerWorldModel:
-    """A model with random weights, in evaluation mode."""
+def tiny_model(kind: TinyKind, seed: int = 0, config: TwmConfig | None = None) -> TransformerWorldModel:
+    """A model with random weights, in evaluation mode; of another configuration of its kind where one is given."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = TransformerWorldModel(tiny_config(kind))
+        model = TransformerWorldModel(config or tiny_config(kind))
         observation_model, dynamics = model.observation_model, model.dynamics
         with torch.no_grad():
             for layer in observation_model.decoder:

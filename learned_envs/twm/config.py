@@ -121,6 +121,11 @@ class TwmConfig:
             raise ValueError(f"num_actions is {self.num_actions}, but a game has at least 1 action.")
         if self.tokens not in ("separate", "fused"):
             raise ValueError(f'tokens is {self.tokens!r}, but must be "separate" or "fused".')
+        if self.tokens == "separate" and self.observation.frames_per_code < self.observation.stack:
+            raise ValueError(
+                'tokens is "separate", but codes of single frames need "fused" ones: the actions between the frames of the '
+                "first stack are unknown, and only fused tokens can tell so."
+            )
         if self.context < 2:
             raise ValueError(
                 f"context is {self.context}, but the transformer must look back on at least one step: use 2 or more."

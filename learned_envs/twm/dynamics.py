@@ -136,7 +136,7 @@ class Dynamics(nn.Module):
         if latents.shape[1] == 0:
             return memory
         _, new = self._process(latents, actions, rewards, valid.long())
-        return memory.push(new, valid.repeat_interleave(self.config.tokens_per_step, 1)[:, -new[0].shape[2] :])
+        return memory.push(new, self._by_token(valid))
 
     def step(self, latents: Tensor, actions: Tensor, rewards: Tensor, memory: Memory) -> tuple[Forecast, Memory]:
         """Predict one more step from a memory.
@@ -168,10 +168,16 @@ class Dynamics(nn.Module):
         per_step = self.config.tokens_per_step
         if per_step == 3:
             tokens = tokens[:, 1:]  # sequences open with a latent
-        episodes = episodes.repeat_interleave(per_step, 1)[:, -tokens.shape[1] :]
+        episodes = self._by_token(episodes)
         mask = self._window(tokens.shape[1]).to(tokens.device) & (episodes.unsqueeze(2) == episodes.unsqueeze(1))
         features, new = self.transformer(tokens, mask)
         return features[:, (tokens.shape[1] - 1) % per_step :: per_step], new
+
+    def _by_token(self, values: Tensor) -> Tensor:
+        """What holds of each step, shape (B, L), for each of its tokens; a reward belongs to the step that earned it."""
+        if self.config.tokens == "fused":
+            return values
+        return torch.stack([values.roll(1, 1), values, values], 2).flatten(1, 2)[:, 1:]
 
     def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
         """Tokens in the order r_{t-1}, z_t, a_t, or their sums, shape (B, L or 3 L, D)."""

@@ -2,7 +2,8 @@
 
 `DenseObservationModel` is the paper's (Robine et al., ICLR 2023, section 2.1): the whole stack of frames becomes one code.
 `GridObservationModel` is ours: each frame becomes a grid of 8x8 local codes. What stands in one corner of the picture
-cannot change the code of another, so score, paddles and ball combine freely, also in ways that were never recorded.
+hardly touches the code of another (only normalisation looks at the whole frame), so score, paddles and ball combine freely,
+also in ways that were never recorded.
 
 Letters: B batch, F frames of a code, V latent variables, K classes.
 """

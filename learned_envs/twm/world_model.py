@@ -109,7 +109,9 @@ class TransformerWorldModel(WorldModel):
         discount = forecast.discount[:, 0].float().sigmoid()
         end = (1 - discount / self.config.discount).clamp(0, 1)
         frames = self._push_frames(state.frames, latent) if decode else state.frames
-        state = TwmState(memory, latent, self.feed(reward), frames)
+        # The mean of a Normal was fitted to rewards as they are fed: it is squashed already.
+        fed = self.feed(reward) if self.config.reward_values else reward
+        state = TwmState(memory, latent, fed, frames)
         return state, Prediction(reward, end)
 
     def decode(self, latent: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import pytest
 from gymnasium.vector import AutoresetMode
 
+from learned_envs.starts import StartKind
 from tests.contract import vector_checker as checker
 from tests.contract.vector_checker import Subject
 
@@ -104,5 +105,5 @@ def test_real_context_continues_as_the_model_does(subject: Subject, steps: int) 
 
 
 @pytest.mark.parametrize("starts", ["initial", "anywhere"])
-def test_model_by_hand_tells_the_same_episodes(subject: Subject, starts: str) -> None:
+def test_model_by_hand_tells_the_same_episodes(subject: Subject, starts: StartKind) -> None:
     checker.check_model_by_hand_equals_every_face(subject, starts)

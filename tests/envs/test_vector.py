@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.counting import NEVER, counting_env
@@ -26,8 +26,8 @@ def _play(env: Any, actions: list[list[int]]) -> dict[str, list[list[float]]]:
     return columns
 
 
-def test_next_step_mode_shows_the_last_observation_then_the_new_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [2], 1)
+def test_next_step_mode_shows_the_last_observation_then_the_new_start() -> None:
+    env = counting_env([2], 1)
     observations, _ = env.reset(seed=0)
     assert observations.tolist() == [[0, 0, 0, 2]]
     assert _play(env, [[1], [2], [2], [1], [0], [1]]) == {
@@ -39,8 +39,8 @@ def test_next_step_mode_shows_the_last_observation_then_the_new_start(monkeypatc
     }
 
 
-def test_same_step_mode_shows_the_new_start_and_keeps_the_last_observation(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [2], 1, autoreset_mode=AutoresetMode.SAME_STEP)
+def test_same_step_mode_shows_the_new_start_and_keeps_the_last_observation() -> None:
+    env = counting_env([2], 1, autoreset_mode=AutoresetMode.SAME_STEP)
     env.reset(seed=0)
     assert _play(env, [[1], [2]]) == {
         "count": [[1], [0]],
@@ -56,8 +56,8 @@ def test_same_step_mode_shows_the_new_start_and_keeps_the_last_observation(monke
     assert infos["_final_obs"].tolist() == [True] and infos["_final_info"].tolist() == [True]
 
 
-def test_disabled_mode_stays_at_the_last_observation_until_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [2], 2, autoreset_mode=AutoresetMode.DISABLED)
+def test_disabled_mode_stays_at_the_last_observation_until_reset() -> None:
+    env = counting_env([2], 2, autoreset_mode=AutoresetMode.DISABLED)
     env.reset(seed=0)
     env.step(np.array([0, 0]))
     env.reset(options={"reset_mask": np.array([True, False])})
@@ -68,8 +68,8 @@ def test_disabled_mode_stays_at_the_last_observation_until_reset(monkeypatch: py
     assert _play(env, [[0, 1]])["count"] == [[2, 1]]
 
 
-def test_time_limit_truncates_and_leaves_the_game_unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [NEVER], 1, max_episode_steps=3)
+def test_time_limit_truncates_and_leaves_the_game_unfinished() -> None:
+    env = counting_env([NEVER], 1, limit=3)
     env.reset(seed=0)
     played = _play(env, [[0]] * 8)
     assert played["count"] == [[1], [2], [3], [0], [1], [2], [3], [0]]
@@ -77,31 +77,23 @@ def test_time_limit_truncates_and_leaves_the_game_unfinished(monkeypatch: pytest
     assert np.flatnonzero(played["truncated"]).tolist() == [2, 6]
 
 
-def test_end_at_the_time_limit_raises_both_flags_as_the_single_environments_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [2], 1)
-    env.max_episode_steps = 2
+def test_end_at_the_time_limit_raises_both_flags_as_the_single_environments_do() -> None:
+    env = counting_env([2], 1, limit=2)
     env.reset(seed=0)
     env.step(np.array([0]))
     _, _, terminated, truncated, _ = env.step(np.array([0]))
     assert terminated.all() and truncated.all()
 
 
-def test_argument_overrides_the_limit_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.counting.LearnedVectorEnv", _with_limit(2))
-    env = counting_env(monkeypatch, [NEVER], 1, max_episode_steps=5)
+def test_argument_overrides_the_limit_of_the_snapshot() -> None:
+    env = counting_env([NEVER], 1, limit=5, max_episode_steps=2)
     env.reset(seed=0)
     assert np.flatnonzero(_play(env, [[0]] * 3)["truncated"]).tolist() == [1]
 
 
-def _with_limit(limit: int) -> Any:
-    from learned_envs.envs.vector import LearnedVectorEnv
-
-    return lambda *args, **keywords: LearnedVectorEnv(*args, max_episode_steps=limit, **keywords)
-
-
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_tensors_bring_return_and_length_of_every_episode(monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode) -> None:
-    env = counting_env(monkeypatch, [3], 2, autoreset_mode=mode, output="torch")
+def test_tensors_bring_return_and_length_of_every_episode(mode: AutoresetMode) -> None:
+    env = counting_env([3], 2, autoreset_mode=mode, output="torch")
     env.reset(seed=0)
     env.step(torch.tensor([0, 0]))
     env.reset(options={"reset_mask": torch.tensor([False, True])})
@@ -117,33 +109,33 @@ def test_tensors_bring_return_and_length_of_every_episode(monkeypatch: pytest.Mo
     assert told[2] == (0, 36.0, 3)
 
 
-def test_every_start_of_the_bank_comes_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = counting_env(monkeypatch, [NEVER] * 5, 1000)
+def test_every_start_of_the_bank_comes_up() -> None:
+    env = counting_env([NEVER] * 5, 1000)
     observations, _ = env.reset(seed=0)
     counts = np.bincount(observations[:, 0], minlength=5)
     assert counts.sum() == 1000 and (np.abs(counts - 200) < 60).all(), counts
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_new_episodes_do_not_repeat_the_start_of_the_last(monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode) -> None:
-    env = counting_env(monkeypatch, [1] * 50, 1, autoreset_mode=mode)
+def test_new_episodes_do_not_repeat_the_start_of_the_last(mode: AutoresetMode) -> None:
+    env = counting_env([1] * 50, 1, autoreset_mode=mode)
     env.reset(seed=0)
     starts = [int(env.step(np.array([0]))[0][0, 0]) for _ in range(40)]
     assert len(set(starts)) > 10
 
 
 @pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1, 2**63, 2**64 + 5, 10**30])
-def test_seeds_of_any_size_are_honoured(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    env = counting_env(monkeypatch, [NEVER] * 200, 4)
+def test_seeds_of_any_size_are_honoured(seed: int) -> None:
+    env = counting_env([NEVER] * 200, 4)
     first, second = env.reset(seed=seed)[0], env.reset(seed=seed + 1)[0]
     assert np.array_equal(first[1:], second[:-1]), "environment i of seed s is environment i - 1 of seed s + 1"
     assert not np.array_equal(first, second)
 
 
-def test_action_of_an_ended_environment_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_of_an_ended_environment_does_not_matter() -> None:
     histories = []
     for ignored in (0, 2):
-        env = counting_env(monkeypatch, [1, 2, 3], 1)
+        env = counting_env([1, 2, 3], 1)
         env.reset(seed=4)
         ended, history = False, []
         for step in range(12):
@@ -177,7 +169,7 @@ class Rules:
         return self.count, reward, terminated, truncated
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(
     mode=st.sampled_from(AutoresetMode),
     lasts=st.integers(1, 4),
@@ -188,9 +180,9 @@ class Rules:
     ),
 )
 def test_any_history_of_steps_and_partial_resets_goes_by_the_rules(
-    monkeypatch: pytest.MonkeyPatch, mode: AutoresetMode, lasts: int, limit: int, script: list[Any]
+    mode: AutoresetMode, lasts: int, limit: int, script: list[Any]
 ) -> None:
-    env = counting_env(monkeypatch, [lasts], 3, max_episode_steps=limit, autoreset_mode=mode)
+    env = counting_env([lasts], 3, limit=limit, autoreset_mode=mode)
     env.reset(seed=0)
     rules = [Rules(lasts, limit, mode) for _ in range(3)]
     for step, (actions, mask) in enumerate(script):

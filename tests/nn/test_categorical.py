@@ -51,6 +51,7 @@ def test_one_hot_forward_and_gradient_of_the_probabilities_backward() -> None:
     latent = straight_through(probabilities, torch.tensor([1, 0]))
     assert latent.tolist() == [[0, 1, 0], [1, 0, 0]]
     (latent * weights).sum().backward()
+    assert probabilities.grad is not None
     assert torch.equal(probabilities.grad, weights), "the gradient of a one-hot is that of the probabilities"
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from learned_envs.nn.categorical import sample
 from learned_envs.twm.dynamics import Dynamics, Forecast
+from learned_envs.twm.losses import normal_loss
 from training.twm.observation import cosine
 from training.twm.replay import BalancedSampler, Replay, Windows
 
@@ -151,8 +152,7 @@ class DynamicsStage:
         targets = self._probabilities(windows.next_frames)
         divergence = targets * ((targets + 1e-9).log() - forecast.latent.float().log_softmax(-1))
         latent = divergence.sum((-2, -1))
-        nearest = (windows.rewards.unsqueeze(-1) - self.reward_values).abs().argmin(-1)
-        reward = functional.cross_entropy(forecast.reward.float().movedim(-1, 1), nearest, reduction="none")
+        reward = self._reward_loss(forecast.reward.float(), windows.rewards)
         end = functional.binary_cross_entropy_with_logits(
             forecast.discount.float(), 1 - windows.terminated.float(), reduction="none"
         )
@@ -161,6 +161,13 @@ class DynamicsStage:
             "reward": (reward * weight).sum() / total,
             "end": (end * weight).sum() / total,
         }
+
+    def _reward_loss(self, output: Tensor, rewards: Tensor) -> Tensor:
+        """Cross-entropy to the nearest reward value or, without values, the paper's loss of squashed rewards: shape (B, L)."""
+        if not len(self.reward_values):
+            return normal_loss(output.squeeze(-1), rewards.tanh())
+        nearest = (rewards.unsqueeze(-1) - self.reward_values).abs().argmin(-1)
+        return functional.cross_entropy(output.movedim(-1, 1), nearest, reduction="none")
 
     def _probabilities(self, frames: Tensor) -> Tensor:
         """The encoder's distributions, float32, shape (B, L, V, K)."""

@@ -228,7 +228,7 @@ def _rom(game: str) -> str:
     gym.register_envs(ale_py)
     try:
         return gym.spec(f"ALE/{game}-v5").kwargs["game"]
-    except gym.error.UnregisteredEnv as error:
+    except gym.error.Error as error:  # unregistered, or no well-formed name at all
         raise gym.error.NameNotFound(f"ALE has no game {game!r}. {_nearest(game)}") from error
 
 

@@ -70,7 +70,7 @@ class NativeAtariVectorEnv(AtariVectorEnv):
         else:
             self._age = np.where(over, 0, age)
             if "final_obs" in infos:
-                infos["final_obs"] = self._fill(infos["final_obs"], age)
+                infos["final_obs"], infos["_final_obs"] = self._fill(infos["final_obs"], age), over.copy()
         self._over = over
         return self._fill(observations, self._age), rewards.astype(np.float64), terminated, truncated, infos
 

@@ -1,0 +1,42 @@
+"""The bundled Pong against real episodes that nobody has seen: fresh seeds, players of every strength."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learned_envs.catalog import CATALOG
+from learned_envs.pretrained import load_pretrained
+from training.collect import CollectConfig, collect
+from training.experience import Experience
+from training.twm.fidelity import measure_pong
+
+_FRESH_SEED = 20261121
+_ID = "LearnedPong-v0"
+
+pytestmark = pytest.mark.skipif(not CATALOG[_ID].bundled, reason=f"{_ID} is not bundled")
+
+
+@pytest.fixture(scope="module")
+def fidelity(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder: Path = tmp_path_factory.mktemp("fresh")
+    collect(CollectConfig("Pong", 8000, _FRESH_SEED), folder)
+    return measure_pong(load_pretrained(_ID), Experience.load(folder), rollouts=384, games=16)
+
+
+@pytest.mark.parametrize(("step", "least"), [("1", 0.95), ("5", 0.85), ("15", 0.70)])
+def test_the_ball_stays_with_the_real_one(fidelity: dict[str, Any], step: str, least: float) -> None:
+    assert fidelity["open_loop"]["ball"][step] >= least
+
+
+def test_the_own_paddle_follows_the_actions(fidelity: dict[str, Any]) -> None:
+    assert fidelity["open_loop"]["own_paddle"]["15"] >= 0.95
+
+
+def test_points_are_scored_when_they_are_in_the_real_game(fidelity: dict[str, Any]) -> None:
+    assert fidelity["open_loop"]["reward_precision"] >= 0.8
+    assert fidelity["open_loop"]["reward_recall"] >= 0.8
+
+
+def test_it_still_is_pong_after_a_thousand_steps(fidelity: dict[str, Any]) -> None:
+    assert fidelity["free_running"]["at_the_end"] >= 0.9

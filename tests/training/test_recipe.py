@@ -1,0 +1,62 @@
+"""Recipes: complete, strict, and told apart."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import training.recipe
+from learned_envs.twm.config import compact, faithful
+from training.loop import RunError
+from training.recipe import TwmRecipe, load_recipe
+
+RECIPES = sorted(path.stem for path in (Path(training.recipe.__file__).parent / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_of_the_project_is_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.game.lower() == name
+
+
+def test_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('id = "LearnedBoxing-v0"\npreset = "faithful"\nseed = 3\n[joint]\nbatch = 7\n')
+    recipe = load_recipe(str(path))
+    assert (recipe.id, recipe.game, recipe.preset, recipe.seed) == ("LearnedBoxing-v0", "Boxing", "faithful", 3)
+    assert recipe.joint.batch == 7 and recipe.joint.learning_rate == 1e-4
+
+
+def test_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(RunError, match=r"no recipe 'pnog'. Did you mean pong\? Known: .*pong"):
+        load_recipe("pnog")
+    with pytest.raises(RunError, match=r"no recipe 'nowhere\.toml'"):
+        load_recipe("nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "id"),
+        ('id = "LearnedNothing-v0"', "LearnedNothing-v0"),
+        ('id = "LearnedPong-v0"\ncolour = "red"', "colour"),
+        ('id = "LearnedPong-v0"\n[dynamics]\nupdates = "many"', "dynamics.updates"),
+        ('id = "LearnedPong-v0"\n[dynamics]\nupdate = 3', "dynamics.update"),
+        ('id = "LearnedPong-v0"\npreset = "huge"', "preset"),
+        ('id = "LearnedPong-v0"\nseed = 1.5', "seed"),
+        ("id = ", "not TOML"),
+    ],
+)
+def test_field_that_does_not_fit_is_named(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RunError) as raised:
+        load_recipe(str(path))
+    assert "mine.toml" in str(raised.value) and word in str(raised.value)
+
+
+def test_preset_and_temperature_decide_the_model() -> None:
+    recipe = TwmRecipe("LearnedPong-v0", temperature=0.5)
+    values = (-1.0, 0.0, 1.0)
+    assert recipe.model_config(6, values) == replace(compact(6, values), temperature=0.5)
+    assert replace(recipe, preset="faithful").model_config(6, values) == replace(faithful(6), temperature=0.5)

@@ -1,0 +1,272 @@
+"""The stages of a training: resumed exactly, learning at all, and each part moved only by its own losses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learned_envs.nn.categorical import most_likely, straight_through
+from learned_envs.twm.config import LatentConfig
+from learned_envs.twm.dynamics import Forecast
+from learned_envs.twm.observation_model import GridObservationModel
+from tests.tiny import tiny_config, tiny_model
+from tests.training.made_up import made_up_experience
+from training.experience import Experience
+from training.loop import Stage, run_stage
+from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
+from training.twm.joint import JointStage, JointTraining
+from training.twm.observation import ObservationStage, ObservationTraining, cosine
+from training.twm.replay import Replay
+
+NUM_ACTIONS = 6
+
+
+def _config(kind: Any) -> Any:
+    return replace(tiny_config(kind), num_actions=NUM_ACTIONS)
+
+
+def _model(kind: Any, **changes: Any) -> Any:
+    return tiny_model(kind, config=replace(_config(kind), **changes)).train()
+
+
+def observation_stage(experience: Experience, updates: int) -> ObservationStage:
+    model = _model("compact").observation_model
+    assert isinstance(model, GridObservationModel)
+    return ObservationStage(model, torch.from_numpy(experience.frames), ObservationTraining(updates, batch=16))
+
+
+def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> DynamicsStage:
+    model = _model("compact", **changes)
+    codes = encode_all(model.observation_model.eval(), torch.from_numpy(experience.frames))
+    config = DynamicsTraining(updates, batch=6, length=8)
+    return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
+
+
+def joint_stage(experience: Experience, updates: int) -> JointStage:
+    return JointStage(_model("faithful"), experience, JointTraining(updates, batch=6))
+
+
+MAKERS = [observation_stage, dynamics_stage, joint_stage]
+every_stage = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__.removesuffix("_stage"))
+Maker = Callable[[Experience, int], Any]
+
+
+@pytest.fixture(scope="module")
+def experience() -> Experience:
+    return made_up_experience()
+
+
+def _assert_same(mine: Any, theirs: Any, path: str = "state") -> None:
+    """Compare nested states to the last bit."""
+    if isinstance(mine, Tensor):
+        assert torch.equal(mine, theirs), f"{path} differs"
+    elif isinstance(mine, dict):
+        assert mine.keys() == theirs.keys(), path
+        for key in mine:
+            _assert_same(mine[key], theirs[key], f"{path}.{key}")
+    elif isinstance(mine, list | tuple):
+        for index, pair in enumerate(zip(mine, theirs, strict=True)):
+            _assert_same(*pair, f"{path}.{index}")
+    else:
+        assert mine == theirs, path
+
+
+def _interrupt(stage: Stage, at: int) -> None:
+    update = stage.update
+
+    def interrupted(step: int) -> dict[str, Tensor]:
+        if step == at:
+            raise KeyboardInterrupt
+        return update(step)
+
+    stage.update = interrupted  # type: ignore[method-assign]
+
+
+@every_stage
+def test_resumed_stage_ends_with_the_same_weights_to_the_last_bit(
+    tmp_path: Path, experience: Experience, make: Maker
+) -> None:
+    whole = make(experience, 6)
+    run_stage(whole, tmp_path / "whole", 0)
+    interrupted = make(experience, 6)
+    _interrupt(interrupted, 4)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(interrupted, tmp_path / "parts", 0, checkpoint_seconds=0)
+    resumed = make(experience, 6)
+    run_stage(resumed, tmp_path / "parts", 0)
+    _assert_same(resumed.state_dict(), whole.state_dict())
+
+
+@every_stage
+def test_stage_moves_all_its_weights_and_logs_finite_numbers(experience: Experience, make: Maker) -> None:
+    stage = make(experience, 3)
+    module = next(value for value in vars(stage).values() if isinstance(value, nn.Module))
+    before = {name: weight.clone() for name, weight in module.named_parameters()}
+    metrics = [stage.update(step) for step in range(3)]
+    for name, weight in module.named_parameters():
+        # The unknown action of separate tokens does not exist; one that is never met gets no gradient but decay.
+        assert not torch.equal(weight, before[name]), f"{name} was not trained"
+    for name in metrics[0]:
+        assert all(entry[name].isfinite() and not entry[name].requires_grad for entry in metrics), name
+
+
+@every_stage
+def test_pictures_are_images(experience: Experience, make: Maker) -> None:
+    for name, picture in make(experience, 3).visualize(0).items():
+        assert picture.ndim == 3 and picture.shape[0] == 1, name
+        assert picture.min() >= 0 and picture.max() <= 1, name
+
+
+def test_frames_are_drawn_better_after_a_while(experience: Experience) -> None:
+    torch.manual_seed(0)
+    config = replace(_config("compact").observation, latent=LatentConfig(64, 16))
+    frames = torch.from_numpy(experience.frames)
+    stage = ObservationStage(GridObservationModel(config), frames, ObservationTraining(150, batch=32))
+
+    def error() -> float:
+        """Of the ball and the paddles."""
+        pictures = frames.unsqueeze(1).float() / 255
+        probabilities = stage.model.encode(pictures).softmax(-1)
+        drawn = stage.model.decode(straight_through(probabilities, most_likely(probabilities)))
+        return float((drawn - pictures)[(pictures - stage.empty_scene).abs() > 0.1].square().mean())
+
+    before = error()
+    for step in range(150):
+        stage.update(step)
+    after=error(); print(before, after)
+    assert after < 0.5 * before
+
+
+def test_empty_scene_is_drawn_from_the_first_update_on(experience: Experience) -> None:
+    model = observation_stage(experience, 1).model
+    frames = torch.from_numpy(experience.frames).float()
+    assert torch.allclose(model.background * 255, frames.median(0).values, atol=1e-3)
+
+
+def test_frames_that_were_badly_drawn_come_up_more_often(experience: Experience) -> None:
+    torch.manual_seed(0)
+    stage = observation_stage(experience, 1)
+    stage.last_losses = torch.ones(len(experience.frames))
+    stage.last_losses[7] = 1000
+    assert sum(int((stage._draw() == 7).sum()) for _ in range(20)) > 20 * 16 * 0.5 * 0.8
+
+
+def test_dynamics_learn_a_deterministic_world() -> None:
+    torch.manual_seed(0)
+    experience = made_up_experience((40, 40, 40), rewards=(0.0,))
+    stage = dynamics_stage(experience, 60)
+    stage.config = replace(stage.config, learning_rate=0.01)
+    losses = [float(stage.update(step)["dynamics/latent"]) for step in range(60)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_rewards_too_many_to_tell_apart_can_be_learned() -> None:
+    experience = made_up_experience(rewards=tuple(float(value) for value in range(50)))
+    metrics = dynamics_stage(experience, 2, reward_values=()).update(0)
+    assert metrics["dynamics/reward"].isfinite()
+
+
+def test_codes_keep_the_probabilities_of_the_encoder(experience: Experience) -> None:
+    model = tiny_model("compact").observation_model
+    frames = torch.from_numpy(experience.frames)
+    codes = encode_all(model, frames, batch=50)
+    assert codes.dtype == torch.uint8
+    expected = model.encode(frames[60:65].unsqueeze(1).float() / 255).softmax(-1)
+    assert (codes[60:65] / 255 - expected).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_half_of_the_windows_open_as_environments_do(experience: Experience) -> None:
+    """Three frames whose actions and rewards nobody recorded, which are not trained on."""
+    torch.manual_seed(0)
+    stage = dynamics_stage(experience, 1)
+    windows = stage.replay.windows(torch.arange(3, 23))  # all within the first episode
+    forgotten = stage._forget_opening(windows)
+    opened = (forgotten.actions[:, 0] == NUM_ACTIONS).nonzero().flatten().tolist()
+    assert 4 <= len(opened) <= 16
+    for row in range(20):
+        hidden = 3 if row in opened else 0
+        assert (forgotten.actions[row, :hidden] == NUM_ACTIONS).all()
+        assert torch.equal(forgotten.actions[row, hidden:], windows.actions[row, hidden:])
+        assert forgotten.real[row].tolist() == [False] * hidden + [True] * (8 - hidden)
+        assert not forgotten.rewards_before[row, : hidden + (hidden > 0)].any()
+        unchanged = slice(hidden + (hidden > 0), None)
+        assert torch.equal(forgotten.rewards_before[row, unchanged], windows.rewards_before[row, unchanged])
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    rates = [cosine(step, 100, 1.0, warm_up=10) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert max(rates) == pytest.approx(1, rel=0.03) and 8 <= rates.index(max(rates)) <= 10
+    assert rates[-1] == pytest.approx(0.01)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+
+
+# The paper's update
+
+
+def _joint_windows(stage: JointStage) -> tuple[Any, Tensor, Forecast]:
+    """Windows that cross the end of the first episode, logits and a forecast of noise."""
+    windows = stage.replay.windows(torch.arange(27, 29))
+    steps, latent = stage.replay.length, stage.model.config.observation.latent
+    torch.manual_seed(0)
+    logits = torch.randn(2, steps + 1, latent.variables, latent.classes)
+    forecast = Forecast(torch.randn_like(logits[:, 1:]), torch.randn(2, steps, 1), torch.randn(2, steps))
+    return windows, logits, forecast
+
+
+def test_latent_after_an_end_is_not_predicted_but_reward_and_end_are(experience: Experience) -> None:
+    stage = joint_stage(experience, 1)
+    windows, logits, forecast = _joint_windows(stage)
+    done = windows.terminated | torch.nn.functional.pad(windows.episodes[:, 1:] != windows.episodes[:, :-1], (0, 1))
+    assert done.nonzero().tolist() == [[0, 2], [1, 1]]
+    _, before = stage._dynamics_loss(windows, logits, forecast)
+    for row, step in done.nonzero().tolist():
+        latent, reward, discount = forecast.latent.clone(), forecast.reward.clone(), forecast.discount.clone()
+        latent[row, step] += torch.randn_like(latent[row, step])
+        _, after = stage._dynamics_loss(windows, logits, replace(forecast, latent=latent))
+        assert torch.equal(after["latent"], before["latent"]), "the latent after an end was predicted"
+        reward[row, step] += 1
+        discount[row, step] += 1
+        _, after = stage._dynamics_loss(windows, logits, replace(forecast, reward=reward, discount=discount))
+        assert after["reward"] != before["reward"] and after["discount"] != before["discount"]
+
+
+def test_context_step_is_not_trained_on(experience: Experience) -> None:
+    stage = joint_stage(experience, 1)
+    windows, logits, forecast = _joint_windows(stage)
+    changed = Forecast(forecast.latent.clone(), forecast.reward.clone(), forecast.discount.clone())
+    for part in (changed.latent, changed.reward, changed.discount):
+        part[:, 0] += 1
+    for name, value in stage._dynamics_loss(windows, logits, forecast)[1].items():
+        assert torch.equal(stage._dynamics_loss(windows, logits, changed)[1][name], value), name
+
+
+def test_dynamics_give_the_encoder_no_gradient(experience: Experience) -> None:
+    """The encoder is moved by the decoder, by its entropy and by the consistency term."""
+    frozen = JointTraining(1, batch=6, entropy_weight=0.0, consistency_weight=0.0, bfloat16=False)
+    torch.manual_seed(0)
+    stage = JointStage(_model("faithful"), experience, frozen)
+    for parameter in stage.model.observation_model.decoder.parameters():
+        parameter.data.zero_()  # then nothing flows back from the picture
+    before = [parameter.clone() for parameter in stage.model.observation_model.encoder.parameters()]
+    for group in stage.observation_optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    stage.update(0)
+    after = stage.model.observation_model.encoder.parameters()
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(after, before, strict=True))
+
+
+def test_stacks_are_padded_with_the_first_frame_of_the_episode(experience: Experience) -> None:
+    stage = joint_stage(experience, 1)
+    windows = stage.replay.windows(torch.tensor([0, 30]))  # both episodes' first steps
+    stacks = stage._stacks(windows.frames, windows.episodes)
+    for row, first in enumerate((0, 31)):
+        for step in range(4):
+            rows = [max(first, first + step - 3 + offset) for offset in range(4)]
+            expected = torch.from_numpy(experience.frames[rows]).float() / 255
+            assert torch.equal(stacks[row, step], expected), f"episode {row}, step {step}"
