@@ -37,11 +37,15 @@ def test_prefixed_id_needs_no_import(tiny_snapshots: dict[str, Path]) -> None:
 
 
 def test_all_games_of_atari_100k_have_an_id() -> None:
-    assert len(CATALOG) == 26
+    games = {id for id, item in CATALOG.items() if item.real[0] == "atari"}
+    assert len(games) == 26
+    assert games == {f"Learned{CATALOG[id].real[1]}-v0" for id in games}
+    assert CATALOG["LearnedKungFuMaster-v0"].real == ("atari", "KungFuMaster")
+
+
+def test_every_id_is_listed_and_known_to_gymnasium() -> None:
     assert learned_envs.list_envs() == sorted(CATALOG)
     assert set(CATALOG) <= set(gym.registry)
-    assert {item.real[0] for item in CATALOG.values()} == {"atari"}
-    assert CATALOG["LearnedKungFuMaster-v0"].real == ("atari", "KungFuMaster")
 
 
 @pytest.mark.parametrize("id", [*sorted(CATALOG), "Learned-v0"])
@@ -102,6 +106,17 @@ def test_bundled_snapshot_is_that_of_its_id(id: str) -> None:
     assert config.id == id
     assert config.environment.name == CATALOG[id].real[1]
     assert config.environment.max_episode_steps == CATALOG[id].max_episode_steps
+
+
+@pytest.mark.parametrize("id", _BUNDLED)
+def test_real_twin_has_the_same_spaces(id: str) -> None:
+    try:
+        real = learned_envs.make_real(id)
+    except gym.error.DependencyNotInstalled as error:
+        pytest.skip(str(error))
+    learned = gym.make(id)
+    assert real.observation_space == learned.observation_space
+    assert real.action_space == learned.action_space
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def tiny_config(kind: TinyKind) -> TwmConfig:
         observation = ObservationConfig(stack=4, architecture="dense", channels=4, latent=LatentConfig(4, 4))
     else:
         preset = compact(NUM_ACTIONS)
-        observation = ObservationConfig(stack=4, architecture="grid", channels=8, latent=LatentConfig(64, 4, 0.01))
+        observation = ObservationConfig(stack=4, architecture="grid", channels=8, latent=LatentConfig(128, 4, 0.01))
         hidden["temperature"] = 0.0
     return replace(preset, observation=observation, transformer=replace(preset.transformer, **sizes), **hidden)
 
@@ -67,6 +67,8 @@ def tiny_model(kind: TinyKind, seed: int = 0, config: TwmConfig | None = None) -
             for head in (dynamics.latent_head, dynamics.reward_head, dynamics.discount_head):
                 last_layer(head).weight.mul_(3)
             last_bias(dynamics.discount_head).fill_(3.5)
+            if dynamics.links is not None:
+                nn.init.normal_(dynamics.links.table, std=0.1)
     return model.eval()
 
 

@@ -59,11 +59,12 @@ def imagine(model: WorldModel, recording: Recording, seed: int = 0) -> tuple[NDA
         Newest frame of each imagined observation, uint8, shape (N, H, 64, 64), and rewards, float32, shape (N, H).
     """
     stack, context = model.observation_shape[0], recording.context
-    frames = torch.from_numpy(recording.frames[:, : stack - 1 + context])
+    device = next(model.parameters(), torch.empty(0)).device
+    frames = torch.from_numpy(recording.frames[:, : stack - 1 + context]).to(device)
     observations = frames.unfold(1, stack, 1).permute(0, 1, 4, 2, 3)
-    actions, rewards = torch.from_numpy(recording.actions), torch.from_numpy(recording.rewards)
+    actions, rewards = torch.from_numpy(recording.actions).to(device), torch.from_numpy(recording.rewards).to(device)
     state = model.start(observations, actions[:, : context - 1], rewards[:, : context - 1])
-    keys = torch.arange(len(actions)) + seed * len(actions)
+    keys = torch.arange(len(actions), device=device) + seed * len(actions)
     pictures: list[Tensor] = []
     gains: list[Tensor] = []
     for step in range(recording.horizon):
@@ -71,7 +72,7 @@ def imagine(model: WorldModel, recording: Recording, seed: int = 0) -> tuple[NDA
         state, prediction = model.step(state, actions[:, context - 1 + step], noise)
         pictures.append(model.observe(state)[:, -1])
         gains.append(prediction.reward)
-    return torch.stack(pictures, 1).numpy(), torch.stack(gains, 1).numpy()
+    return torch.stack(pictures, 1).cpu().numpy(), torch.stack(gains, 1).cpu().numpy()
 
 
 def pong_open_loop(model: WorldModel, recording: Recording, seed: int = 0) -> dict[str, Any]:

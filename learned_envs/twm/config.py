@@ -98,7 +98,7 @@ class TwmConfig:
         reward_values: The rewards that can be predicted, as one categorical; empty for a Normal with unit variance whose
             mean is predicted, as in the paper.
         discount: Target of the discount head while the episode goes on, in (0, 1].
-        temperature: Temperature at which the next latent is sampled; 0 takes the most likely class.
+        temperature: Temperature at which the next latent is sampled; 0 takes the most likely class, and the most likely reward.
 
     Raises:
         ValueError: If a value lies outside its range.

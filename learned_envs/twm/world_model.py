@@ -138,10 +138,12 @@ class TransformerWorldModel(WorldModel):
     def _draw_reward(self, output: Tensor, noise: Tensor) -> Tensor:
         if not self.config.reward_values:
             return output.squeeze(-1)
-        probabilities = output.softmax(-1)
-        expected = probabilities @ self.reward_values
-        drawn = self.reward_values[sample(probabilities.unsqueeze(1), noise.unsqueeze(1)).squeeze(1)]
-        return drawn + expected - expected.detach()
+        probabilities = output.softmax(-1).unsqueeze(1)  # one variable
+        classes = (
+            most_likely(probabilities) if self.config.temperature == 0 else sample(probabilities, noise.unsqueeze(1))
+        )
+        expected = (probabilities @ self.reward_values).squeeze(1)
+        return self.reward_values[classes.squeeze(1)] + expected - expected.detach()
 
     @torch.no_grad()
     def _push_frames(self, frames: Tensor, latent: Tensor) -> Tensor:

@@ -464,7 +464,9 @@ def check_fork(subject: Subject, mode: AutoresetMode) -> None:
     future = rollout(env, actions[2:])
     for name, fork in (("same batch", env), ("other batch", other)):
         for attempt in range(2):
-            fork.set_state(state)
+            given = state.clone()
+            fork.set_state(given)
+            given.map(torch.Tensor.zero_)  # the caller's to overwrite
             assert_same_rollout(rollout(fork, actions[2:]), future, f"{name}, attempt {attempt}")
     # A chosen environment, repeated: three copies of the second one live its life.
     env.set_state(state.take(torch.tensor([1, 1, 1])))

@@ -11,6 +11,7 @@ from learned_envs.fidelity.open_loop import Recording, imagine, pong_open_loop
 from learned_envs.fidelity.pong import detect
 from learned_envs.world_model import Prediction, State, WorldModel
 from tests.fidelity.scenes import draw_pong
+from tests.tiny import tiny_model
 
 ROLLOUTS, CONTEXT, HORIZON, STACK = 3, 5, 20, 4
 
@@ -128,3 +129,13 @@ def test_reward_of_the_wrong_sign_or_out_of_nothing_is_a_mistake(recording: Reco
     figures = pong_open_loop(Film(frames, more), recording)
     assert (figures["reward_precision"], figures["reward_recall"]) == (0.5, 1)
     assert np.isnan(pong_open_loop(Film(frames, 0 * rewards), recording)["reward_precision"])
+
+
+@pytest.mark.gpu
+def test_model_on_the_gpu_imagines_what_it_does_on_the_cpu(recording: Recording) -> None:
+    actions = Recording(recording.frames, recording.actions % 3, recording.rewards, CONTEXT)
+    model = tiny_model("faithful")
+    pictures, gains = imagine(model, actions)
+    again, gained = imagine(model.cuda(), actions)
+    assert np.abs(again.astype(int) - pictures).max() <= 1
+    assert np.abs(gained - gains).max() < 1e-3

@@ -11,7 +11,7 @@ from learned_envs.fidelity.free_running import pong_free_running
 from learned_envs.fidelity.open_loop import Recording, imagine, pong_open_loop
 from learned_envs.pretrained import Pretrained
 from learned_envs.world_model import WorldModel
-from training.experience import Experience
+from training.experience import Experience, ExperienceError
 
 __all__ = ["measure_pong", "open_loop_picture", "recording"]
 
@@ -28,6 +28,9 @@ def recording(
         context: Observations given to the model.
         horizon: Steps to imagine.
         seed: Seed of the choice.
+
+    Raises:
+        ExperienceError: If no episode is long enough.
     """
     ends = np.append(experience.episode_starts[1:], len(experience))
     inside = np.concatenate(
@@ -36,6 +39,10 @@ def recording(
             for first, end in zip(experience.episode_starts, ends, strict=True)
         ]
     )
+    if not len(inside):
+        raise ExperienceError(
+            f"No recorded episode has the {stack + context + horizon - 2} steps that a rollout needs. Collect more."
+        )
     starts = np.random.default_rng(seed).choice(inside, min(rollouts, len(inside)), replace=False)
     rows = experience.frame_index[starts][:, None] + np.arange(1 - stack, context + horizon)
     between = starts[:, None] + np.arange(context + horizon - 1)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from learned_envs.starts import Contexts, StartBank, StartKind
-from training.experience import Experience
+from training.experience import Experience, ExperienceError
 
 __all__ = ["start_bank"]
 
@@ -20,6 +20,9 @@ def start_bank(
         initial: Most episode beginnings to keep, of one observation each.
         anywhere: Most contexts to keep from the middle of episodes.
         steps: Observations in those.
+
+    Raises:
+        ExperienceError: If no episode is long enough.
     """
     begins = experience.episode_starts
     begins = begins[np.linspace(0, len(begins) - 1, min(initial, len(begins))).astype(int)]
@@ -27,6 +30,8 @@ def start_bank(
     inside = np.concatenate(
         [np.arange(first + stack - 1, end - steps) for first, end in zip(experience.episode_starts, ends, strict=True)]
     )
+    if not len(inside):
+        raise ExperienceError(f"No recorded episode has the {stack + steps} steps that a context needs. Collect more.")
     inside = inside[np.linspace(0, len(inside) - 1, min(anywhere, len(inside))).astype(int)]
     contexts: dict[StartKind, Contexts] = {
         "initial": _contexts(experience, begins, 1, stack),

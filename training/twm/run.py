@@ -20,6 +20,7 @@ from learned_envs.catalog import CATALOG
 from learned_envs.envs.real.twin import make_real
 from learned_envs.pretrained import Pretrained
 from learned_envs.snapshot import EnvironmentConfig, SnapshotConfig, write_snapshot
+from learned_envs.starts import StartBank
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.collect import CollectConfig, collect
@@ -62,9 +63,12 @@ def train(
         recipe, folder / "validation", recipe.experience.validation_steps, recipe.experience.validation_seed
     )
     model = _new_model(recipe, experience).to(device)
+    starts = start_bank(experience, model.observation_shape[0])
+    if recipe.game == "Pong":
+        recording(validation, 1, model.observation_shape[0])  # complains now, not when all is trained
     fit = _fit_compact if recipe.preset == "compact" else _fit_faithful
     fit(model, experience, validation, recipe, folder, checkpoint_seconds)
-    return _package(model.cpu().eval(), experience, validation, recipe, folder)
+    return _package(model.cpu().eval(), starts, experience, validation, recipe, folder)
 
 
 def _record(recipe: TwmRecipe, folder: Path, steps: int, seed: int) -> Experience:
@@ -92,13 +96,13 @@ def _fit_compact(
     seconds: float,
 ) -> None:
     assert isinstance(model.observation_model, GridObservationModel)
+    real = recording(validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     device = model.reward_values.device
     frames = torch.from_numpy(experience.frames).to(device)
     run_stage(ObservationStage(model.observation_model, frames, recipe.observation), folder, recipe.seed, seconds)
     codes = encode_all(model.observation_model.eval(), frames)
-    replay = Replay(experience, model.config.num_actions, recipe.dynamics.length, device)
-    real = recording(validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     preview = partial(open_loop_picture, model, real)
+    replay = Replay(experience, model.config.num_actions, recipe.dynamics.length, device)
     run_stage(DynamicsStage(model.dynamics, codes, replay, recipe.dynamics, preview), folder, recipe.seed, seconds)
 
 
@@ -114,11 +118,15 @@ def _fit_faithful(
 
 
 def _package(
-    model: TransformerWorldModel, experience: Experience, validation: Experience, recipe: TwmRecipe, folder: Path
+    model: TransformerWorldModel,
+    starts: StartBank,
+    experience: Experience,
+    validation: Experience,
+    recipe: TwmRecipe,
+    folder: Path,
 ) -> Path:
     target = folder / "snapshot"
     model = model.half().float()  # what is measured is what is written
-    starts = start_bank(experience, model.observation_shape[0])
     config = SnapshotConfig(recipe.id, "twm", model.config, _environment(recipe), _provenance(recipe, experience))
     fidelity = measure_pong(Pretrained(model, starts, config), validation) if recipe.game == "Pong" else {}
     write_snapshot(target, config, model, starts, fidelity, replace=True)

@@ -15,7 +15,8 @@ class NativeAtariVectorEnv(AtariVectorEnv):
     """Many real games of one kind.
 
     Where an episode begins, ALE leaves the older frames of the stack black; here they repeat the first frame, as they do in
-    the single environment and as the world models were trained.
+    the single environment and as the world models were trained. Where one ends, ALE does not finish the newest frame: it may
+    lack what the last two emulator frames show.
 
     Args:
         rom: ALE's name of the game's file, such as ``"ms_pacman"``.

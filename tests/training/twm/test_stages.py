@@ -43,12 +43,16 @@ def observation_stage(experience: Experience, updates: int) -> ObservationStage:
 def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> DynamicsStage:
     model = _model("compact", **changes)
     codes = encode_all(model.observation_model.eval(), torch.from_numpy(experience.frames))
-    config = DynamicsTraining(updates, batch=6, length=8)
-    return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
+    config = DynamicsTraining(updates, batch=6, length=8, links=True)
+    stage = DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
+    stage.sampler.temperature = 0.5  # lets what was drawn before matter
+    return stage
 
 
 def joint_stage(experience: Experience, updates: int) -> JointStage:
-    return JointStage(_model("faithful"), experience, JointTraining(updates, batch=6))
+    stage = JointStage(_model("faithful"), experience, JointTraining(updates, batch=6))
+    stage.sampler.temperature = 0.5
+    return stage
 
 
 MAKERS = [observation_stage, dynamics_stage, joint_stage]
@@ -126,8 +130,9 @@ def test_frames_are_drawn_better_after_a_while(experience: Experience) -> None:
     torch.manual_seed(0)
     config = replace(_config("compact").observation, latent=LatentConfig(64, 16))
     frames = torch.from_numpy(experience.frames)
-    stage = ObservationStage(GridObservationModel(config), frames, ObservationTraining(150, batch=32))
+    stage = ObservationStage(GridObservationModel(config), frames, ObservationTraining(60, batch=32))
 
+    @torch.no_grad()
     def error() -> float:
         """Of the ball and the paddles."""
         pictures = frames.unsqueeze(1).float() / 255
@@ -136,10 +141,9 @@ def test_frames_are_drawn_better_after_a_while(experience: Experience) -> None:
         return float((drawn - pictures)[(pictures - stage.empty_scene).abs() > 0.1].square().mean())
 
     before = error()
-    for step in range(150):
+    for step in range(60):
         stage.update(step)
-    after=error(); print(before, after)
-    assert after < 0.5 * before
+    assert error() < 0.8 * before
 
 
 def test_empty_scene_is_drawn_from_the_first_update_on(experience: Experience) -> None:
@@ -209,9 +213,9 @@ def test_learning_rate_rises_and_falls() -> None:
 # The paper's update
 
 
-def _joint_windows(stage: JointStage) -> tuple[Any, Tensor, Forecast]:
-    """Windows that cross the end of the first episode, logits and a forecast of noise."""
-    windows = stage.replay.windows(torch.arange(27, 29))
+def _joint_windows(stage: JointStage, first: int = 27) -> tuple[Any, Tensor, Forecast]:
+    """Two windows that cross the end of an episode, logits and a forecast of noise."""
+    windows = stage.replay.windows(torch.arange(first, first + 2))
     steps, latent = stage.replay.length, stage.model.config.observation.latent
     torch.manual_seed(0)
     logits = torch.randn(2, steps + 1, latent.variables, latent.classes)
@@ -219,9 +223,11 @@ def _joint_windows(stage: JointStage) -> tuple[Any, Tensor, Forecast]:
     return windows, logits, forecast
 
 
-def test_latent_after_an_end_is_not_predicted_but_reward_and_end_are(experience: Experience) -> None:
+@pytest.mark.parametrize("first", [27, 72], ids=["ended", "cut"])
+def test_latent_after_an_end_is_not_predicted_but_reward_and_end_are(experience: Experience, first: int) -> None:
     stage = joint_stage(experience, 1)
-    windows, logits, forecast = _joint_windows(stage)
+    windows, logits, forecast = _joint_windows(stage, first)
+    assert windows.terminated.any() == (first == 27)
     done = windows.terminated | torch.nn.functional.pad(windows.episodes[:, 1:] != windows.episodes[:, :-1], (0, 1))
     assert done.nonzero().tolist() == [[0, 2], [1, 1]]
     _, before = stage._dynamics_loss(windows, logits, forecast)

@@ -1,0 +1,99 @@
+"""A whole run, from recording to snapshot, with small models and few updates."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+pytest.importorskip("ale_py", reason="a run records real experience")
+
+import training.recipe
+import training.twm.fidelity
+import training.twm.run
+from learned_envs.fidelity.free_running import pong_free_running
+from learned_envs.snapshot import read_snapshot
+from tests.tiny import tiny_config
+from training.experience import ExperienceError
+from training.loop import RunError
+from training.recipe import ExperienceRecipe, TwmRecipe
+from training.twm.dynamics import DynamicsTraining
+from training.twm.joint import JointTraining
+from training.twm.observation import ObservationTraining
+from training.twm.run import train
+
+RECIPE = TwmRecipe(
+    "LearnedPong-v0",
+    experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 80),
+    observation=ObservationTraining(updates=4, batch=8),
+    dynamics=DynamicsTraining(updates=4, batch=4, length=8),
+    refinement=DynamicsTraining(updates=3, batch=4, length=8, links=True),
+    joint=JointTraining(updates=4, batch=4),
+)
+TOO_LITTLE = replace(RECIPE, experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 20))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small models, measured briefly."""
+
+    def compact(num_actions: int, reward_values: tuple[float, ...]) -> Any:
+        return replace(tiny_config("compact"), num_actions=num_actions, reward_values=reward_values)
+
+    monkeypatch.setattr(training.recipe, "compact", compact)
+    monkeypatch.setattr(training.recipe, "faithful", lambda count: replace(tiny_config("faithful"), num_actions=count))
+    measure = training.twm.run.measure_pong
+    monkeypatch.setattr(training.twm.run, "measure_pong", partial(measure, rollouts=4, games=1))
+    monkeypatch.setattr(training.twm.fidelity, "pong_free_running", partial(pong_free_running, steps=10))
+
+
+def _weights(snapshot: Path) -> bytes:
+    return (snapshot / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("preset", ["compact", "faithful"])
+def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
+    snapshot = train(replace(RECIPE, preset=preset), tmp_path / "run")
+    found = read_snapshot(snapshot)
+    assert found.config.id == "LearnedPong-v0"
+    assert found.config.environment.action_meanings == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
+    provenance = found.config.provenance
+    assert provenance["real_steps"] == 16 * 80 and provenance["recipe"]["preset"] == preset
+    fidelity = json.loads((snapshot / "fidelity.json").read_text())
+    assert fidelity["open_loop"]["rollouts"] == 4 and fidelity["free_running"]["games"] == 1
+    env = gym.make("learned_envs:Learned-v0", model=str(snapshot))
+    env.reset(seed=0)
+    assert env.step(0)[0] in env.observation_space
+
+
+def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(RECIPE, tmp_path / "whole")
+    for name in ("observation", "dynamics"):
+
+        def interrupt(*_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stage = {"observation": "encode_all", "dynamics": "_package"}[name]  # what follows on it
+            patch.setattr(training.twm.run, stage, interrupt)
+            train(RECIPE, tmp_path / "parts")
+        assert (tmp_path / "parts" / f"{name}.pt").is_file()
+    resumed = train(RECIPE, tmp_path / "parts")
+    assert _weights(resumed) == _weights(whole)
+    assert (resumed / "fidelity.json").read_bytes() == (whole / "fidelity.json").read_bytes()
+
+
+def test_folder_of_another_recipe_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"id": "LearnedBoxing-v0"}))
+    with pytest.raises(RunError, match="another recipe"):
+        train(RECIPE, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_too_little_experience_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ExperienceError, match="Collect more"):
+        train(TOO_LITTLE, tmp_path)
+    assert not list(tmp_path.glob("*.pt"))
