@@ -143,7 +143,8 @@ class TransformerWorldModel(WorldModel):
             most_likely(probabilities) if self.config.temperature == 0 else sample(probabilities, noise.unsqueeze(1))
         )
         expected = (probabilities @ self.reward_values).squeeze(1)
-        return self.reward_values[classes.squeeze(1)] + expected - expected.detach()
+        # In brackets: what is added must be exactly zero, or rewards would not be exactly -1, 0 and 1.
+        return self.reward_values[classes.squeeze(1)] + (expected - expected.detach())
 
     @torch.no_grad()
     def _push_frames(self, frames: Tensor, latent: Tensor) -> Tensor:
