@@ -67,8 +67,6 @@ def tiny_model(kind: TinyKind, seed: int = 0, config: TwmConfig | None = None) -
             for head in (dynamics.latent_head, dynamics.reward_head, dynamics.discount_head):
                 last_layer(head).weight.mul_(3)
             last_bias(dynamics.discount_head).fill_(3.5)
-            if dynamics.links is not None:
-                nn.init.normal_(dynamics.links.table, std=0.1)
     return model.eval()
 
 

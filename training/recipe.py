@@ -53,6 +53,7 @@ class TwmRecipe:
         experience: What to record.
         observation: First stage of the compact preset.
         dynamics: Second stage of the compact preset.
+        refinement: Third stage of the compact preset: the dynamics once more, from a lower learning rate; no updates, no stage.
         joint: The faithful preset's update.
     """
 
@@ -63,6 +64,7 @@ class TwmRecipe:
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     observation: ObservationTraining = field(default_factory=ObservationTraining)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
+    refinement: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=0))
     joint: JointTraining = field(default_factory=JointTraining)
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

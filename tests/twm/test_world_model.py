@@ -178,13 +178,11 @@ def test_temperature_zero_takes_the_most_likely_class_whatever_the_noise() -> No
     first, second = (model.step(state, _actions(), _noise(model, seed=seed))[0] for seed in (1, 2))
     assert torch.equal(first.latent, second.latent)
     forecast, _ = model.dynamics.step(state.latent.flatten(1), _actions(), state.reward, state.memory)
-    assert model.dynamics.links is not None
-    given_the_ones_before = model.dynamics.links(forecast.latent[:, 0], first.latent)
-    assert torch.equal(first.latent.argmax(-1), given_the_ones_before.argmax(-1))
+    assert torch.equal(first.latent.argmax(-1), forecast.latent[:, 0].argmax(-1))
 
 
 def test_rewards_are_drawn_from_the_values_that_exist() -> None:
-    model = tiny_model("compact")
+    model = tiny_model("compact", config=replace(tiny_config("compact"), temperature=1.0))
     probabilities = torch.tensor([0.2, 0.7, 0.1])
     _fix_output(model.dynamics.reward_head, probabilities.log())
     state = _state(model).take(torch.zeros(5000, dtype=torch.int64))
@@ -192,6 +190,13 @@ def test_rewards_are_drawn_from_the_values_that_exist() -> None:
     found = torch.stack([(prediction.reward == value).float().mean() for value in (-1.0, 0.0, 1.0)])
     assert torch.allclose(found, probabilities, atol=4 * (0.25 / 5000) ** 0.5)
     assert torch.equal(after.reward, prediction.reward.tanh()), "the model is told squashed rewards"
+
+
+def test_temperature_zero_takes_the_most_likely_reward_whatever_the_noise() -> None:
+    model = tiny_model("compact")
+    _fix_output(model.dynamics.reward_head, torch.tensor([0.2, 0.3, 0.5]).log())
+    for seed in range(3):
+        assert model.step(_state(model), _actions(), _noise(model, seed=seed))[1].reward.tolist() == [1.0] * 4
 
 
 def test_mean_of_a_normal_reward_is_fed_back_as_it_was_predicted() -> None:

@@ -74,9 +74,9 @@ class DynamicsStage:
         replay: The recorded steps.
         config: How to train.
         preview: Draws what the model imagines, for the log: float in [0, 1], shape (channels, height, width).
+        name: Name of the stage.
     """
 
-    name = "dynamics"
     log_every = 50
 
     def __init__(
@@ -86,7 +86,9 @@ class DynamicsStage:
         replay: Replay,
         config: DynamicsTraining,
         preview: Callable[[], Tensor] | None = None,
+        name: str = "dynamics",
     ) -> None:
+        self.name = name
         self.dynamics = dynamics
         self.codes = codes
         self.replay = replay
@@ -115,7 +117,7 @@ class DynamicsStage:
         loss.backward()
         nn.utils.clip_grad_norm_(self.dynamics.parameters(), 1.0)
         self.optimizer.step()
-        return {f"dynamics/{name}": value.detach() for name, value in losses.items()}
+        return {f"{self.name}/{name}": value.detach() for name, value in losses.items()}
 
     def _forget_opening(self, windows: Windows) -> Windows:
         """Make half of the windows open as an environment does: with three frames whose actions nobody recorded."""

@@ -102,8 +102,11 @@ def _fit_compact(
     run_stage(ObservationStage(model.observation_model, frames, recipe.observation), folder, recipe.seed, seconds)
     codes = encode_all(model.observation_model.eval(), frames)
     preview = partial(open_loop_picture, model, real)
-    replay = Replay(experience, model.config.num_actions, recipe.dynamics.length, device)
-    run_stage(DynamicsStage(model.dynamics, codes, replay, recipe.dynamics, preview), folder, recipe.seed, seconds)
+    for name, config in (("dynamics", recipe.dynamics), ("refinement", recipe.refinement)):
+        if config.updates:
+            replay = Replay(experience, model.config.num_actions, config.length, device)
+            stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
+            run_stage(stage, folder, recipe.seed, seconds)
 
 
 def _fit_faithful(

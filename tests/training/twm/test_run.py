@@ -30,7 +30,6 @@ RECIPE = TwmRecipe(
     experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 80),
     observation=ObservationTraining(updates=4, batch=8),
     dynamics=DynamicsTraining(updates=4, batch=4, length=8),
-    refinement=DynamicsTraining(updates=3, batch=4, length=8, links=True),
     joint=JointTraining(updates=4, batch=4),
 )
 TOO_LITTLE = replace(RECIPE, experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 20))

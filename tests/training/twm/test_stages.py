@@ -43,7 +43,7 @@ def observation_stage(experience: Experience, updates: int) -> ObservationStage:
 def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> DynamicsStage:
     model = _model("compact", **changes)
     codes = encode_all(model.observation_model.eval(), torch.from_numpy(experience.frames))
-    config = DynamicsTraining(updates, batch=6, length=8, links=True)
+    config = DynamicsTraining(updates, batch=6, length=8)
     stage = DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
     stage.sampler.temperature = 0.5  # lets what was drawn before matter
     return stage
