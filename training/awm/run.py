@@ -5,7 +5,6 @@ TensorBoard and, at the end, ``result.json``. The same command resumes a run, or
 """
 
 import json
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,33 +16,27 @@ from learned_envs.envs.real.systems import System
 from training.awm.bpo import BpoStage
 from training.awm.open_loop import optimize_plan
 from training.awm.recipe import BpoRecipe
-from training.awm.reference import Reference, measure_reference
+from training.awm.reference import measure_reference
 from training.awm.sac import train_sac
 from training.loop import open_run, run_stage
 from training.provenance import provenance, write_json
 
-__all__ = ["train_policy"]
+__all__ = ["train_and_evaluate", "train_policy"]
 
 
-def train_policy(
-    recipe: BpoRecipe,
-    folder: Path,
-    system: System | None = None,
-    reference: Reference | None = None,
-    checkpoint_seconds: float = 120.0,
-) -> dict[str, Any]:
+def train_and_evaluate(
+    recipe: BpoRecipe, folder: Path, system: System | None = None, checkpoint_seconds: float = 120.0
+) -> list[list[float]]:
     """Run a recipe, or go on with a run.
 
     Args:
         recipe: What to do.
         folder: Folder of the run.
         system: The real system; left out, the one that the recipe names.
-        reference: Returns to compare with; left out, they are measured.
         checkpoint_seconds: Time between two checkpoints.
 
     Returns:
-        What ``result.json`` says: ``returns``, pairs of real steps and mean return in the real system; the last one as
-        ``final``; the same normalised so that 0 is random and 1 optimal; the reference; and where all that comes from.
+        Real steps and mean return in the real system, of each evaluation.
 
     Raises:
         RunError: If the folder belongs to a run of another recipe, or something that it needs is missing.
@@ -51,33 +44,50 @@ def train_policy(
     """
     system = system or recipe.make_system()
     open_run(folder, {**asdict(recipe), "system": repr(system)})
+    torch.manual_seed(recipe.seed)
+    if recipe.family == "open-loop":
+        returns = [(0, optimize_plan(system)[1])]
+    elif recipe.family == "sac":
+        returns = train_sac(recipe, system)
+    else:
+        stage = BpoStage(recipe, system)
+        run_stage(stage, folder, recipe.seed, checkpoint_seconds)
+        returns = stage.returns
+    return [[steps, value] for steps, value in returns]
+
+
+def train_policy(recipe: BpoRecipe, folder: Path, checkpoint_seconds: float = 120.0) -> dict[str, Any]:
+    """Run a recipe, compare with random and optimal actions, and write ``result.json``.
+
+    Args:
+        recipe: What to do.
+        folder: Folder of the run; where it is finished, its result is read.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Returns:
+        What ``result.json`` says: ``returns``, see `train_and_evaluate`; the last one as ``final``; the same ``normalized``, so
+        that 0 is random and 1 optimal; the ``reference``; and where all that comes from.
+
+    Raises:
+        RunError: If the folder belongs to a run of another recipe, or something that it needs is missing.
+        ValueError: If the system does not fit the recipe.
+    """
+    system = recipe.make_system()
+    open_run(folder, {**asdict(recipe), "system": repr(system)})
     path = folder / "result.json"
     if path.exists():
         return json.loads(path.read_text())
     began = time.monotonic()
-    returns = _returns(recipe, folder, system, checkpoint_seconds)
-    reference = reference or measure_reference(system)
-    final = returns[-1][1]
-    normalized = reference.normalize(final)
+    returns = train_and_evaluate(recipe, folder, system, checkpoint_seconds)
+    reference = measure_reference(system)
     result = {
         "recipe": asdict(recipe),
         "returns": returns,
-        "final": final,
-        "normalized": normalized if math.isfinite(normalized) else None,
+        "final": returns[-1][1],
+        "normalized": reference.normalize(returns[-1][1]),
         "reference": asdict(reference),
         "seconds": time.monotonic() - began,
         "provenance": provenance(),
     }
     write_json(path, result)
     return json.loads(path.read_text())
-
-
-def _returns(recipe: BpoRecipe, folder: Path, system: System, checkpoint_seconds: float) -> list[tuple[int, float]]:
-    torch.manual_seed(recipe.seed)
-    if recipe.family == "open-loop":
-        return [(0, optimize_plan(system)[1])]
-    if recipe.family == "sac":
-        return train_sac(recipe, system)
-    stage = BpoStage(recipe, system)
-    run_stage(stage, folder, recipe.seed, checkpoint_seconds)
-    return stage.returns
