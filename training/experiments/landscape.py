@@ -130,7 +130,7 @@ class Landscape:
         return figure
 
 
-def climb(slope: Callable[[Tensor], Tensor], starts: Tensor, steps: int, rate: float = 0.02) -> Tensor:
+def climb(slope: Callable[[Tensor], Tensor], starts: Tensor, steps: int, rate: float = 0.05) -> Tensor:
     """Climb with Adam, whose steps do not grow with the slope, inside [-1, 1]; the rate falls to zero.
 
     Args:
