@@ -30,6 +30,7 @@ from training.loop import update_seed
 __all__ = ["Landscape", "climb", "count_maxima"]
 
 _CHUNK = 64  # actions at a time: a history-conditioned transformer keeps a copy of its cache for every step
+_TRUE_CHUNK = 512  # the double pendulum keeps 6 kB an action and step
 _NEAR = 0.05  # so far from the best action a climb may end to count as a success
 
 
@@ -163,7 +164,8 @@ def count_maxima(values: Tensor) -> int:
 
 def _landscape(model: WorldModel, system: System, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Return and its derivative at first actions, each of shape (n,)."""
-    parts = [_chunk(model, system, part) for part in actions.split(_CHUNK)]
+    chunk = _TRUE_CHUNK if isinstance(model, Simulator) else _CHUNK
+    parts = [_chunk(model, system, part) for part in actions.split(chunk)]
     returns, slopes = zip(*parts, strict=True)
     return torch.cat(returns), torch.cat(slopes)
 
