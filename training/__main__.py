@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from learned_envs.catalog import BUNDLED, entry
+from training.awm.recipe import BpoRecipe
 
 __all__ = ["main"]
 
@@ -70,6 +71,53 @@ def twm(
         print(f"and, bundled, in {target}")
 
 
+def bpo(recipe: tyro.conf.OmitArgPrefixes[BpoRecipe], run: Path | None = None, threads: int = 1) -> None:
+    """Train a policy by backpropagation through a world model, or a rival of it; see training/awm/recipe.py.
+
+    Args:
+        recipe: What to do.
+        run: Folder of the run; the same folder resumes it. By default runs/bpo-SYSTEM-FAMILY-HORIZON-SEED.
+        threads: CPU threads to use.
+    """
+    import torch
+
+    from training.awm.run import train_policy
+
+    torch.set_num_threads(threads)
+    method = "-".join(filter(None, (recipe.family, recipe.backbone)))
+    folder = run or Path("runs") / f"bpo-{recipe.system}-{method}-{recipe.horizon}-{recipe.seed}"
+    result = train_policy(recipe, folder)
+    print(f"Return {result['final']:.4g} ({result['normalized']:.1%} of the way from random to optimal)")
+    print(f"The result is in {folder / 'result.json'}")
+
+
+def experiment(
+    name: Annotated[str, tyro.conf.Positional],
+    /,
+    run: Path | None = None,
+    quick: bool = False,
+    seeds: int | None = None,
+    threads: int = 1,
+) -> None:
+    """Repeat an experiment of a paper: a figure, and a JSON of its numbers.
+
+    Args:
+        name: Name of the experiment; an unknown one lists them all.
+        run: Folder; the same folder resumes the experiment. By default runs/NAME, or runs/NAME-quick.
+        quick: A small size that shows that everything runs, in about a minute, and nothing else.
+        seeds: Number of seeds, counted from 0; by default the experiment's own.
+        threads: CPU threads to use.
+    """
+    import torch
+
+    from training.experiments import run_experiment
+
+    torch.set_num_threads(threads)
+    folder = run or Path("runs") / f"{name}{'-quick' if quick else ''}"
+    figure, numbers = run_experiment(name, folder, quick, seeds)
+    print(f"The figure is {figure}, the numbers are in {numbers}")
+
+
 def main() -> None:
     """Run a command; errors of ours are told in one line."""
     import gymnasium
@@ -78,7 +126,8 @@ def main() -> None:
     from training.loop import RunError
 
     try:
-        tyro.extras.subcommand_cli_from_dict({"collect": collect, "twm": twm}, description=__doc__)
+        commands = {"collect": collect, "twm": twm, "bpo": bpo, "experiment": experiment}
+        tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

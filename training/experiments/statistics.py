@@ -1,0 +1,86 @@
+"""Estimates with intervals: what a few seeds allow to say."""
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["growth", "iqm_interval", "mean_interval"]
+
+_REPETITIONS = 5000
+_PERCENTILES = (2.5, 97.5)
+
+
+def mean_interval(values: Any) -> dict[str, Any]:
+    """Mean of the values of the seeds, with the 95% percentile bootstrap interval, which always comes out the same.
+
+    Args:
+        values: Shape (seeds,), finite.
+
+    Returns:
+        ``mean``, ``low``, ``high`` and ``values``.
+    """
+    values = np.asarray(values, float)
+    means = np.random.default_rng(0).choice(values, (_REPETITIONS, len(values))).mean(1)
+    low, high = np.percentile(means, _PERCENTILES)
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high), "values": values.tolist()}
+
+
+def iqm_interval(scores: Any) -> dict[str, Any]:
+    """Interquartile mean over runs and tasks, with the 95% interval of a bootstrap that is stratified by task.
+
+    Computed by rliable (Agarwal et al., NeurIPS 2021) where it is installed; else by the same rule here.
+
+    Args:
+        scores: Shape (runs, tasks), finite.
+
+    Returns:
+        ``iqm``, ``low``, ``high``, and who computed them, ``by``.
+    """
+    scores = np.asarray(scores, float)
+    try:
+        from rliable import library, metrics  # pyright: ignore[reportMissingImports] - optional
+    except ImportError:
+        generator = np.random.default_rng(0)
+        rows = generator.integers(len(scores), size=(_REPETITIONS, *scores.shape))
+        estimates = _iqm(np.take_along_axis(scores[None], rows, 1).reshape(_REPETITIONS, -1))
+        low, high = np.percentile(estimates, _PERCENTILES)
+        return {"iqm": float(_iqm(scores.reshape(1, -1))[0]), "low": float(low), "high": float(high), "by": "numpy"}
+    points, intervals = library.get_interval_estimates(
+        {"": scores},
+        lambda drawn: np.array([metrics.aggregate_iqm(drawn)]),
+        reps=_REPETITIONS,
+        random_state=np.random.RandomState(0),
+    )
+    low, high = intervals[""][:, 0]
+    return {"iqm": float(points[""][0]), "low": float(low), "high": float(high), "by": "rliable"}
+
+
+def _iqm(values: np.ndarray) -> np.ndarray:
+    """Mean of the middle half of each row, as `scipy.stats.trim_mean` cuts it."""
+    cut = values.shape[1] // 4
+    return np.sort(values, 1)[:, cut : values.shape[1] - cut].mean(1)
+
+
+def growth(horizons: Any, sizes: Any) -> dict[str, float]:
+    """How a size grows with the horizon: as a power of it, or exponentially?
+
+    Args:
+        horizons: H, shape (n,), at least 2 different ones.
+        sizes: Positive, shape (n,).
+
+    Returns:
+        ``power``, slope of log size over log H; ``rate``, slope of log size over H; and what share of the variance of log size
+        each line explains, ``power_fit`` and ``rate_fit``. Near 1, ``rate_fit > power_fit`` speaks for exponential growth.
+    """
+    horizons, logs = np.asarray(horizons, float), np.log(np.asarray(sizes, float))
+    power, power_fit = _line(np.log(horizons), logs)
+    rate, rate_fit = _line(horizons, logs)
+    return {"power": power, "power_fit": power_fit, "rate": rate, "rate_fit": rate_fit}
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Slope of the line of least squares, and the share of variance that it explains."""
+    slope, offset = np.polyfit(x, y, 1)
+    spread = float(((y - y.mean()) ** 2).sum())
+    left = float(((y - slope * x - offset) ** 2).sum())
+    return float(slope), 1 - left / spread if spread else 1.0

@@ -1,0 +1,36 @@
+"""Where a result comes from: enough to make it again."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import learned_envs
+
+__all__ = ["provenance", "write_json"]
+
+
+def provenance() -> dict[str, Any]:
+    """The command that is running, and the versions of what it runs on."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return {
+        "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
+        "commit": commit.stdout.strip() or None,
+        "learned_envs": learned_envs.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
