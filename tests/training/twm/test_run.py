@@ -30,6 +30,7 @@ RECIPE = TwmRecipe(
     experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 80),
     observation=ObservationTraining(updates=4, batch=8),
     dynamics=DynamicsTraining(updates=4, batch=4, length=8),
+    refinement=DynamicsTraining(updates=2, batch=4, length=8),
     joint=JointTraining(updates=4, batch=4),
 )
 TOO_LITTLE = replace(RECIPE, experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 20))
@@ -70,13 +71,13 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
 
 def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(RECIPE, tmp_path / "whole")
-    for name in ("observation", "dynamics"):
+    for name in ("observation", "refinement"):
 
         def interrupt(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            stage = {"observation": "encode_all", "dynamics": "_package"}[name]  # what follows on it
+            stage = {"observation": "encode_all", "refinement": "_package"}[name]  # what follows on it
             patch.setattr(training.twm.run, stage, interrupt)
             train(RECIPE, tmp_path / "parts")
         assert (tmp_path / "parts" / f"{name}.pt").is_file()
