@@ -9,6 +9,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from learned_envs.envs.real.registration import SYSTEM_IDS
+
 __all__ = ["BUNDLED", "CATALOG", "CatalogEntry", "entry", "list_envs", "register_all", "register_id"]
 
 BUNDLED = Path(__file__).parent / "snapshots"
@@ -46,6 +48,8 @@ _ATARI_100K = [
     "UpNDown",
 ]
 _ATARI_EPISODE_STEPS = 27_000  # 108,000 emulator frames, half an hour of play
+_SYSTEM_HORIZON = 100  # of the systems themselves, which are not imported here; a test compares
+_OTHER_HORIZONS = {"CopyTask": 20, "DoublePendulum": 10}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class CatalogEntry:
         id: What `gymnasium.make` is called with.
         family: Which models learn it.
         real: The real environment it is learned from, as its maker's kind and name.
-        max_episode_steps: Steps after which an episode is truncated.
+        max_episode_steps: Steps after which an episode is truncated; of a control problem, its horizon.
         recipe: The command that trains it.
     """
 
@@ -78,7 +82,15 @@ def _atari(game: str) -> CatalogEntry:
     return CatalogEntry(id, "twm", ("atari", game), _ATARI_EPISODE_STEPS, recipe)
 
 
-CATALOG: dict[str, CatalogEntry] = {item.id: item for item in map(_atari, _ATARI_100K)}
+def _system(name: str) -> CatalogEntry:
+    recipe = f"python -m training awm --recipe {name.lower()}"
+    horizon = _OTHER_HORIZONS.get(name, _SYSTEM_HORIZON)
+    return CatalogEntry(f"Learned{name}-v0", "awm", ("system", name), horizon, recipe)
+
+
+CATALOG: dict[str, CatalogEntry] = {
+    item.id: item for item in (*map(_atari, _ATARI_100K), *map(_system, SYSTEM_IDS.values()))
+}
 
 
 def entry(id: str) -> CatalogEntry:

@@ -121,13 +121,16 @@ def _twin(kind: str, name: str) -> str:
 
 
 def _environment(pretrained: "Pretrained") -> dict[str, Any]:
+    from learned_envs.environment import AtariConfig
+
     config, real = pretrained.config, pretrained.config.environment
+    meanings = {"action meanings": real.action_meanings} if isinstance(real, AtariConfig) else {}
     return {
         "id": config.id,
         "real environment": _twin(real.kind, real.name),
         "observations": pretrained.observation_space,
         "actions": pretrained.action_space,
-        "action meanings": real.action_meanings,
+        **meanings,
         "episode limit": f"{real.max_episode_steps:,} steps",
         "reward": real.reward,
         **_flat({"option": real.options, "package": real.packages}),

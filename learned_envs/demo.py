@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.twin import make_real, make_real_vec
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.fidelity.pong import detect
-from learned_envs.snapshot import EnvironmentConfig
 from learned_envs.video import write_contact_sheet, write_gif
 
 __all__ = ["Player", "choose_player", "film", "measure_speed", "run_demo"]
@@ -43,7 +43,7 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         console: Where to print.
 
     Raises:
-        ValueError: If an argument lies outside its range.
+        ValueError: If an argument lies outside its range, or there are no pictures to film.
         MissingModelError: If the model is not to be had.
         SnapshotError: If the model's files are damaged.
         OSError: If the files cannot be written.
@@ -52,6 +52,10 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         raise ValueError(f"steps is {steps}, but there must be at least 1 step.")
     learned = LearnedVectorEnv(model, num_envs, device=device)
     config = learned.pretrained.config
+    if not learned.metadata["render_modes"]:
+        raise ValueError(
+            f"There are no pictures of {config.id}: the demonstration films games, such as LearnedPong-v0."
+        )
     out.mkdir(parents=True, exist_ok=True)
     console.print(
         f"{num_envs} games of {config.id} in parallel, {steps:,} random steps each, on {device}", soft_wrap=True
@@ -144,7 +148,7 @@ def film(learned: gym.Env, real: gym.Env | None, player: Player, seed: int = 0) 
     return {name: np.stack(observations) for name, observations in seen.items()}
 
 
-def choose_player(environment: EnvironmentConfig, seed: int = 0) -> Player:
+def choose_player(environment: AtariConfig, seed: int = 0) -> Player:
     """A simple player for a game: one that follows the ball in Pong, elsewhere one that holds random actions for a while.
 
     Args:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from learned_envs.catalog import BUNDLED, CATALOG, register_id
+from learned_envs.environment import SystemConfig
+from learned_envs.envs.real.systems import System
 from learned_envs.errors import MissingModelError
 from learned_envs.snapshot import SnapshotConfig, read_config, read_snapshot
 from learned_envs.starts import StartBank
@@ -34,19 +36,36 @@ class Pretrained:
     config: SnapshotConfig
 
     @property
+    def system(self) -> System | None:
+        """The control problem that was learned; None for a game."""
+        environment = self.config.environment
+        return environment.system if isinstance(environment, SystemConfig) else None
+
+    @property
     def observation_space(self) -> gym.spaces.Box:
-        """Space of one observation."""
+        """Space of one observation: that of the real environment."""
+        if self.system is not None:
+            return self.system.observation_space
         return gym.spaces.Box(0, 255, self.model.observation_shape, np.uint8)
 
     @property
-    def action_space(self) -> gym.spaces.Discrete:
-        """Space of one action."""
+    def action_space(self) -> gym.spaces.Box | gym.spaces.Discrete:
+        """Space of one action: that of the real environment."""
+        if self.system is not None:
+            return self.system.action_space
         return gym.spaces.Discrete(self.config.environment.num_actions)
 
-    @property
-    def max_episode_steps(self) -> int:
-        """Steps after which an episode of the real environment is truncated."""
-        return self.config.environment.max_episode_steps
+    def limit(self, max_episode_steps: int | None) -> int:
+        """Steps after which an episode is truncated.
+
+        Args:
+            max_episode_steps: The caller's limit; None for that of the real environment. A control problem has no time beyond
+                its horizon, so there a later limit means the horizon.
+        """
+        real = self.config.environment.max_episode_steps
+        if max_episode_steps is None:
+            return real
+        return max_episode_steps if self.system is None else min(max_episode_steps, real)
 
 
 def load(

@@ -11,7 +11,7 @@ import shutil
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -20,66 +20,43 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from learned_envs.errors import SnapshotError
+from learned_envs.families import FAMILIES
 from learned_envs.starts import StartBank, StartKind
-from learned_envs.twm.config import TwmConfig
-from learned_envs.twm.world_model import TransformerWorldModel
 from learned_envs.world_model import WorldModel
 
-__all__ = ["FORMAT", "EnvironmentConfig", "SnapshotConfig", "read_snapshot", "write_snapshot"]
+__all__ = ["FORMAT", "Snapshot", "SnapshotConfig", "read_config", "read_snapshot", "write_snapshot"]
 
 FORMAT = 1
 _CONFIG, _MODEL, _STARTS, _FIDELITY = "config.json", "model.safetensors", "starts.safetensors", "fidelity.json"
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-
-@dataclass(frozen=True)
-class EnvironmentConfig:
-    """The real environment that was learned.
-
-    Args:
-        kind: Which maker of real twins builds it.
-        name: What that maker calls it; for Atari the ALE name of the game.
-        options: Keywords that fix its rules.
-        num_actions: Size of its discrete action set.
-        action_meanings: A word for each action.
-        max_episode_steps: Steps after which an episode is truncated.
-        reward: Scale of the rewards, in words.
-        packages: Versions of the packages it was recorded with.
-    """
-
-    kind: Literal["atari"]
-    name: str
-    options: dict[str, Any]
-    num_actions: int
-    action_meanings: tuple[str, ...]
-    max_episode_steps: int
-    reward: str
-    packages: dict[str, str]
-
-    def __post_init__(self) -> None:
-        if self.num_actions < 1 or len(self.action_meanings) != self.num_actions or self.max_episode_steps < 1:
-            raise ValueError("num_actions and max_episode_steps must be at least 1, with one meaning for each action.")
+Model = TypeVar("Model")
+Environment = TypeVar("Environment")
 
 
 @dataclass(frozen=True)
-class SnapshotConfig:
+class SnapshotConfig(Generic[Model, Environment]):
     """What ``config.json`` says.
 
     Args:
         id: The id it was made for, such as ``LearnedPong-v0``.
-        family: Which family of models it holds.
+        family: Which family of models it holds, a key of `learned_envs.families.FAMILIES`. It decides the classes of the
+            next two.
         model: The model's sizes.
         environment: What was learned.
         provenance: How it was made: data, seeds, interactions, versions, commands; for people.
         format: Version of this lay-out.
         library_name: Who reads it.
         sha256: Checksum of each tensor file.
+
+    Raises:
+        ValueError: If the family is unknown, or its parts do not fit each other.
     """
 
     id: str
-    family: Literal["twm"]
-    model: TwmConfig
-    environment: EnvironmentConfig
+    family: str
+    model: Model
+    environment: Environment
     provenance: dict[str, Any]
     format: int = FORMAT
     library_name: Literal["learned_envs"] = "learned_envs"
@@ -88,13 +65,21 @@ class SnapshotConfig:
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
-        if self.model.num_actions != self.environment.num_actions:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family is {self.family!r}, expected one of {', '.join(map(repr, FAMILIES))}")
+        family = FAMILIES[self.family]
+        if not isinstance(self.model, family.model) or not isinstance(self.environment, family.environment):
             raise ValueError(
-                f"the model has {self.model.num_actions} actions, the environment {self.environment.num_actions}"
+                f"model and environment are {type(self.model).__name__} and {type(self.environment).__name__}, but family "
+                f"{self.family!r} has {family.model.__name__} and {family.environment.__name__}"
             )
+        family.check(self.model, self.environment)
 
 
-_ADAPTER = TypeAdapter(SnapshotConfig)
+_ADAPTERS: dict[str, TypeAdapter[SnapshotConfig]] = {
+    name: TypeAdapter(SnapshotConfig[family.model, family.environment])  # type: ignore[valid-type]
+    for name, family in FAMILIES.items()
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +109,7 @@ def write_snapshot(
 ) -> None:
     """Write a snapshot, complete or not at all.
 
-    Weights are stored in half precision.
+    Weights are stored in the precision of their family.
 
     Args:
         folder: Where it goes.
@@ -142,11 +127,12 @@ def write_snapshot(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    dtype = FAMILIES[config.family].weights
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
     # Not save_file: it makes files that only their owner may read.
     (partial / _MODEL).write_bytes(save(weights))
     (partial / _STARTS).write_bytes(save({name: tensor.contiguous() for name, tensor in starts.tensors.items()}))
-    content = _ADAPTER.dump_python(config, mode="json")
+    content = _ADAPTERS[config.family].dump_python(config, mode="json")
     content["sha256"] = {name: _sha256(partial / name) for name in (_MODEL, _STARTS)}
     (partial / _CONFIG).write_text(json.dumps(content, indent=2) + "\n")
     (partial / _FIDELITY).write_text(json.dumps(fidelity, indent=2) + "\n")
@@ -167,13 +153,16 @@ def read_config(folder: Path) -> SnapshotConfig:
     except OSError as error:
         raise SnapshotError(f"{path} cannot be read ({error}): the folder is not a learned_envs snapshot.") from error
     try:
-        version = json.loads(text).get("format")
+        version, family = (json.loads(text).get(name) for name in ("format", "family"))
     except (ValueError, AttributeError, RecursionError) as error:
         raise SnapshotError(f"{path} is not a JSON object ({error}).") from error
     if version != FORMAT:
         raise SnapshotError(f"{path}: format is {version!r}, this version of learned_envs reads format {FORMAT}.")
+    if not isinstance(family, str) or family not in FAMILIES:
+        known = ", ".join(map(repr, FAMILIES))
+        raise SnapshotError(f"{path}: family is {family!r}, this version of learned_envs knows {known}.")
     try:
-        return _ADAPTER.validate_json(text)
+        return _ADAPTERS[family].validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "(top level)"
@@ -188,7 +177,8 @@ def read_snapshot(folder: Path) -> Snapshot:
     """
     config = read_config(folder)
     model = _build(config, folder, "meta")
-    expected = {name: (tuple(tensor.shape), torch.float16) for name, tensor in model.state_dict().items()}
+    dtype = FAMILIES[config.family].weights
+    expected = {name: (tuple(tensor.shape), dtype) for name, tensor in model.state_dict().items()}
     weights = _read_tensors(folder, _MODEL, config, expected)
     model = _build(config, folder, "cpu")
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
@@ -200,14 +190,15 @@ def _build(config: SnapshotConfig, folder: Path, device: str) -> WorldModel:
     """A model without its weights. The caller's random generator is left as it is."""
     try:
         with torch.random.fork_rng(devices=[]), torch.device(device):
-            return TransformerWorldModel(config.model)
+            return FAMILIES[config.family].build(config.model, config.environment)
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
         raise SnapshotError(f"{folder / _CONFIG}: model: no model of these sizes can be built ({error}).") from error
 
 
 def _read_starts(folder: Path, config: SnapshotConfig) -> StartBank:
+    family = FAMILIES[config.family]
     tensors = _read_tensors(folder, _STARTS, config, None)
-    bank = StartBank(tensors, stack=config.model.observation.stack)
+    bank = family.bank(tensors, config.model)
     kinds: tuple[StartKind, ...] = ("initial", "anywhere")
     pictures = "frames" if bank.stack else "observations"
     expected = {f"{kind}.{part}" for kind in kinds for part in (pictures, "actions", "rewards")}
@@ -218,19 +209,27 @@ def _read_starts(folder: Path, config: SnapshotConfig) -> StartBank:
         )
     for kind in kinds:
         try:
-            _, actions, rewards = bank.contexts(kind)
+            observations, actions, rewards = bank.contexts(kind)
         except (ValueError, TypeError, RuntimeError, zlib.error) as error:
             raise SnapshotError(f"{folder / _STARTS}: the {kind} contexts are damaged ({error}).") from error
-        if (
-            actions.shape != rewards.shape
-            or actions.dtype != torch.int64
-            or rewards.dtype != torch.float32
-            or not len(actions)
-        ):
-            raise SnapshotError(f"{folder / _STARTS}: {kind}.actions and {kind}.rewards have wrong shapes or dtypes.")
-        if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) < config.model.num_actions:
-            raise SnapshotError(f"{folder / _STARTS}: {kind}.actions lie outside 0 to {config.model.num_actions - 1}.")
+        try:
+            _check_lengths(observations, actions, rewards)
+            family.check_context(observations, actions, config.environment)
+        except ValueError as error:
+            raise SnapshotError(f"{folder / _STARTS}: {kind}.{error}.") from error
     return bank
+
+
+def _check_lengths(observations: Tensor, actions: Tensor, rewards: Tensor) -> None:
+    """Refuse contexts that are empty, or whose parts are not equally many."""
+    if rewards.dtype != torch.float32 or rewards.ndim != 2 or not len(rewards):
+        raise ValueError(
+            f"rewards has shape {tuple(rewards.shape)} and dtype {rewards.dtype}, expected (N, T - 1), float32"
+        )
+    count, between = rewards.shape
+    for name, tensor, steps in (("observations", observations, between + 1), ("actions", actions, between)):
+        if tuple(tensor.shape[:2]) != (count, steps):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({count}, {steps}, ...)")
 
 
 def _read_tensors(
@@ -252,6 +251,9 @@ def _read_tensors(
         raise SnapshotError(
             f"{path}: {key} is {found.get(key, 'missing')}, {_CONFIG} asks for {expected.get(key, 'no such tensor')}."
         )
+    for key, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise SnapshotError(f"{path}: {key} holds NaN or infinite values.")
     return tensors
 
 

@@ -53,6 +53,23 @@ class StartBank:
         height, width = next(iter(contexts.values()))[0].shape[-2:]
         return cls(tensors, stack, (height, width))
 
+    @classmethod
+    def from_contexts(cls, contexts: dict[StartKind, Contexts]) -> "StartBank":
+        """Store contexts as they are.
+
+        Args:
+            contexts: For each kind: observations, shape (N, T, *observation_shape); actions, shape (N, T - 1, ...); rewards,
+                float32, shape (N, T - 1).
+        """
+        names = "observations", "actions", "rewards"
+        return cls(
+            {
+                f"{kind}.{name}": tensor
+                for kind, given in contexts.items()
+                for name, tensor in zip(names, given, strict=True)
+            }
+        )
+
     def contexts(self, kind: StartKind) -> Contexts:
         """All contexts of one kind.
 

@@ -27,17 +27,13 @@ __all__ = ["Prediction", "State", "WorldModel"]
 class State:
     """All a model knows of the episodes it is imagining: a structure of tensors, with the batch first in each.
 
-    Subclasses are frozen dataclasses whose fields are tensors or further states.
+    Subclasses are frozen dataclasses whose fields are tensors, further states, or tuples of either.
     """
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor with its name; names of nested ones are joined by dots."""
+        """Every tensor with its name; names of nested ones are joined by dots, items of a tuple are numbered from 0."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, State):
-                yield from ((f"{field.name}.{name}", tensor) for name, tensor in value.tensors())
-            else:
-                yield field.name, value
+            yield from _named_tensors(field.name, getattr(self, field.name))
 
     def map(self, function: Callable[..., Tensor], *others: Self) -> Self:
         """Apply a function to each tensor, and to its like in other states.
@@ -46,11 +42,7 @@ class State:
             function: Takes one tensor of each state, returns a tensor.
             others: States of the same structure.
         """
-        values: dict[str, Any] = {}
-        for field in fields(self):
-            mine, theirs = getattr(self, field.name), [getattr(other, field.name) for other in others]
-            values[field.name] = mine.map(function, *theirs) if isinstance(mine, State) else function(mine, *theirs)
-        return type(self)(**values)
+        return _map_tensors(function, self, *others)
 
     def where(self, mask: Tensor, other: Self) -> Self:
         """This state where the mask is True, the other where it is False, without a host sync.
@@ -84,6 +76,26 @@ class State:
     def __len__(self) -> int:
         """Number of environments, B."""
         return len(next(self.tensors())[1])
+
+
+def _named_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+        return
+    parts = value.tensors() if isinstance(value, State) else enumerate(value)
+    for key, part in parts:
+        yield from _named_tensors(f"{name}.{key}", part)
+
+
+def _map_tensors(function: Callable[..., Tensor], *values: Any) -> Any:
+    """Rebuild a tensor, state or tuple from the results for its tensors."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return function(*values)
+    if isinstance(first, tuple):
+        return tuple(_map_tensors(function, *items) for items in zip(*values, strict=True))
+    names = [field.name for field in fields(first)]
+    return type(first)(**{name: _map_tensors(function, *(getattr(value, name) for value in values)) for name in names})
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import KINDS, write_tiny_snapshot
+from tests.tiny import CONTROLS, KINDS, write_tiny_snapshot
 
 torch.set_num_threads(1)  # two OpenMP threads spin against each other when something else runs
 
@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def tiny_snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folder of a small snapshot of each kind; read only."""
     folder = tmp_path_factory.mktemp("snapshots")
-    return {kind: write_tiny_snapshot(folder / kind, kind) for kind in KINDS}
+    return {kind: write_tiny_snapshot(folder / kind, kind) for kind in (*KINDS, *CONTROLS)}
 
 
 @pytest.fixture(scope="session", params=KINDS)

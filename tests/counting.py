@@ -65,7 +65,7 @@ def counting_env(lasts: list[int], num_envs: int, limit: int = 10**6, **keywords
     """
     count = len(lasts)
     observations = torch.tensor([[[index, 0, 0, steps]] for index, steps in enumerate(lasts)], dtype=torch.uint8)
-    bank = {"observations": observations, "actions": torch.zeros(count, 0).long(), "rewards": torch.zeros(count, 0)}
-    starts = StartBank({f"{kind}.{name}": value for kind in ("initial", "anywhere") for name, value in bank.items()})
+    contexts = observations, torch.zeros(count, 0).long(), torch.zeros(count, 0)
+    starts = StartBank.from_contexts({"initial": contexts, "anywhere": contexts})
     config: Any = SimpleNamespace(environment=SimpleNamespace(num_actions=3, max_episode_steps=limit))
     return LearnedVectorEnv(Pretrained(CountingModel(), starts, config), num_envs, **keywords)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -11,9 +12,10 @@ from gymnasium.envs.registration import EnvSpec
 
 import learned_envs
 from learned_envs.catalog import BUNDLED, CATALOG, entry, register_all
+from learned_envs.envs.real.systems import SYSTEMS
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.errors import MissingModelError, SnapshotError
-from tests.tiny import write_tiny_snapshot
+from tests.tiny import CONTROL_HORIZON, write_tiny_snapshot
 
 _BUNDLED = sorted(id for id, item in CATALOG.items() if item.bundled)
 _UNBUNDLED = sorted(id for id, item in CATALOG.items() if not item.bundled)
@@ -37,15 +39,28 @@ def test_prefixed_id_needs_no_import(tiny_snapshots: dict[str, Path]) -> None:
 
 
 def test_all_games_of_atari_100k_have_an_id() -> None:
-    games = {id for id, item in CATALOG.items() if item.real[0] == "atari"}
-    assert len(games) == 26
-    assert games == {f"Learned{CATALOG[id].real[1]}-v0" for id in games}
+    games = {id: item for id, item in CATALOG.items() if item.real[0] == "atari"}
+    assert len(games) == 26 and {item.family for item in games.values()} == {"twm"}
+    assert set(games) == {f"Learned{item.real[1]}-v0" for item in games.values()}
     assert CATALOG["LearnedKungFuMaster-v0"].real == ("atari", "KungFuMaster")
 
 
 def test_every_id_is_listed_and_known_to_gymnasium() -> None:
     assert learned_envs.list_envs() == sorted(CATALOG)
     assert set(CATALOG) <= set(gym.registry)
+
+
+def test_every_control_problem_has_an_id_with_its_own_horizon() -> None:
+    systems = {id: item for id, item in CATALOG.items() if item.real[0] == "system"}
+    assert sorted(item.real[1] for item in systems.values()) == sorted(SYSTEMS)
+    assert set(systems) | {id for id in CATALOG if CATALOG[id].real[0] == "atari"} == set(CATALOG)
+    for id, item in systems.items():
+        name = item.real[1]
+        assert (id, item.family) == (f"Learned{name}-v0", "awm")
+        assert item.recipe == f"python -m training awm --recipe {name.lower()}"
+        assert item.max_episode_steps == SYSTEMS[name]().horizon
+        spec = gym.spec(id)
+        assert spec.max_episode_steps == item.max_episode_steps
 
 
 @pytest.mark.parametrize("id", [*sorted(CATALOG), "Learned-v0"])
@@ -148,6 +163,21 @@ def test_registered_snapshot_supplies_an_id_that_is_not_bundled(tmp_path: Path) 
     learned_envs.register_snapshot(write_tiny_snapshot(tmp_path / "mine", "faithful", id=id))
     spec = gym.make(id).spec
     assert spec is not None and spec.max_episode_steps == 1000, "the limit of the snapshot, not of the catalogue"
+
+
+@pytest.mark.usefixtures("registry")
+def test_registered_control_problem_ends_at_its_own_horizon(tmp_path: Path) -> None:
+    id = "LearnedBearPopulations-v0"
+    if id in _BUNDLED:
+        id = "LearnedBears-v1"
+    learned_envs.register_snapshot(write_tiny_snapshot(tmp_path / "mine", "markov-mlp", id=id))
+    choices: list[dict[str, Any]] = [{}, {"max_episode_steps": 1000}]
+    for keywords in choices:
+        env, envs = gym.make(id, **keywords), gym.make_vec(id, num_envs=2, **keywords)
+        env.reset(seed=0)
+        over = [env.step(env.action_space.sample())[3] for _ in range(CONTROL_HORIZON)]
+        assert over == [False] * (CONTROL_HORIZON - 1) + [True]
+        assert isinstance(envs, LearnedVectorEnv) and envs.max_episode_steps == CONTROL_HORIZON
 
 
 @pytest.mark.usefixtures("registry")

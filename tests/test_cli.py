@@ -14,7 +14,7 @@ import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.cli import main
 from learned_envs.snapshot import write_snapshot
-from tests.tiny import tiny_model, tiny_snapshot_config, tiny_starts
+from tests.tiny import tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
 
 _FIDELITY = {
     "open_loop": {
@@ -59,7 +59,7 @@ def test_list_shows_every_id_with_its_game_and_its_model(capsys: pytest.CaptureF
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if "Learned" in line}
     assert sorted(lines) == learned_envs.list_envs()
     for id, item in CATALOG.items():
-        assert f"{item.real[1]} (atari)" in lines[id]
+        assert f"{item.real[1]} ({item.real[0]})" in lines[id]
         assert lines[id].rstrip().endswith("bundled" if item.bundled else item.recipe)
 
 
@@ -107,6 +107,23 @@ def test_info_shows_what_the_snapshot_says_of_itself(
     assert ["transformer.layers", "2"] in rows
     assert ["recipe.seed", "7"] in rows and ["recipe.dynamics.updates", "12,000"] in rows
     assert ["policies", "random,", "tracker"] in rows
+
+
+def test_info_shows_a_control_problem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    main(["info", str(write_tiny_snapshot(tmp_path / "snapshot", "awm-lstm"))])
+    text = capsys.readouterr().out
+    rows = _rows(text)
+    assert ["real", "environment", "InvasivePlant", "(system)"] in rows
+    assert "Box(-1.0, 1.0, (5,), float32)" in text and "action meanings" not in text
+    assert ["episode", "limit", "30", "steps"] in rows and ["option.distractors", "1"] in rows
+    assert ["family", "awm"] in rows and ["backbone", "lstm"] in rows
+
+
+def test_demo_of_a_control_problem_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write_tiny_snapshot(tmp_path / "snapshot", "awm-rnn")
+    message = _refusal(capsys, "demo", str(folder), "--out", str(tmp_path / "out"))
+    assert "no pictures of LearnedTiny-v0" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_info_shows_measured_fidelity_by_step(

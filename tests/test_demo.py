@@ -17,12 +17,13 @@ from PIL import Image, ImageSequence
 import learned_envs
 from learned_envs.cli import main
 from learned_envs.demo import choose_player, film, measure_speed
+from learned_envs.environment import AtariConfig
 from learned_envs.envs.single import LearnedEnv
-from learned_envs.snapshot import EnvironmentConfig, SnapshotConfig, write_snapshot
+from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.world_model import TransformerWorldModel
 from tests.tiny import tiny_config, tiny_starts
 
-_PONG = EnvironmentConfig(
+_PONG = AtariConfig(
     kind="atari",
     name="Pong",
     options={},

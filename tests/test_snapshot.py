@@ -11,13 +11,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from learned_envs import snapshot as module
+from learned_envs.awm.world_model import ContinuousWorldModel
+from learned_envs.environment import SystemConfig
 from learned_envs.errors import SnapshotError
-from learned_envs.snapshot import read_snapshot, write_snapshot
+from learned_envs.snapshot import SnapshotConfig, read_snapshot, write_snapshot
 from learned_envs.starts import StartBank
 from tests.tiny import (
+    CONTROLS,
     KINDS,
     TinyKind,
     tiny_config,
+    tiny_control_config,
+    tiny_control_model,
+    tiny_control_starts,
     tiny_model,
     tiny_snapshot_config,
     tiny_starts,
@@ -75,6 +81,62 @@ def test_what_was_written_comes_back(tmp_path: Path, kind: TinyKind) -> None:
         names = ("observations", "actions", "rewards")
         for name, mine, theirs in zip(names, found.starts.contexts(part), starts.contexts(part), strict=True):
             assert mine.dtype == theirs.dtype and torch.equal(mine, theirs), f"{part} {name} differ"
+
+
+def test_config_of_a_game_is_laid_out_as_ever(folder: Path) -> None:
+    """Snapshots that were published must stay readable, and be written alike."""
+    content = json.loads((folder / "config.json").read_text())
+    assert list(content) == [
+        "id", "family", "model", "environment", "provenance", "format", "library_name", "sha256",
+    ]  # fmt: skip
+    assert (content["family"], content["format"], content["library_name"]) == ("twm", 1, "learned_envs")
+    assert list(content["model"]) == [
+        "num_actions", "observation", "transformer", "tokens", "context", "latent_hidden", "reward_hidden",
+        "discount_hidden", "reward_values", "discount", "temperature",
+    ]  # fmt: skip
+    assert content["environment"] == {
+        "kind": "atari",
+        "name": "Pong",
+        "options": {},
+        "num_actions": 3,
+        "action_meanings": ["NOOP", "UP", "DOWN"],
+        "max_episode_steps": 1000,
+        "reward": "none, the weights are random",
+        "packages": {},
+    }
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_model_of_a_control_problem_comes_back_exactly(tmp_path: Path, kind: str) -> None:
+    model, starts = tiny_control_model(kind), tiny_control_starts(kind)
+    config = SnapshotConfig("LearnedTiny-v0", "awm", model.config, CONTROLS[kind].environment, {"made": "for tests"})
+    with torch.no_grad():
+        model.observation_normalizer.scale[0] = 1e-9  # what half precision would lose
+        model.observation_normalizer.mean[0] = 1e9
+    write_snapshot(tmp_path / "snapshot", config, model, starts, {})
+    found = read_snapshot(tmp_path / "snapshot")
+    assert replace(found.config, sha256={}) == config
+    assert found.config.model == tiny_control_config(kind)
+    assert isinstance(found.model, ContinuousWorldModel)
+    written, read = model.state_dict(), found.model.state_dict()
+    assert written.keys() == read.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
+    for part in ("initial", "anywhere"):
+        for mine, theirs in zip(found.starts.contexts(part), starts.contexts(part), strict=True):
+            assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_rewards_and_bounds_of_a_control_problem_come_with_its_name(tmp_path: Path, kind: str) -> None:
+    found = read_snapshot(write_tiny_snapshot(tmp_path / "snapshot", kind)).model
+    assert isinstance(found, ContinuousWorldModel)
+    system = CONTROLS[kind].environment.system
+    observations, actions, _ = tiny_control_starts(kind).contexts("anywhere")
+    if found.config.reward == "known":
+        assert torch.equal(found.reward(observations[:, :-1], actions), system.reward(observations[:, :-1], actions))
+    low, high = torch.tensor(system.observation_bounds).unbind(1)
+    assert torch.equal(found.lowest, low) and torch.equal(found.highest, high)
+    assert not any(name in found.state_dict() for name in ("lowest", "highest"))
 
 
 def test_every_file_can_be_read_by_whoever_may_read_the_folder(folder: Path) -> None:
@@ -223,6 +285,119 @@ def test_missing_field_is_named(folder: Path, place: tuple[str, ...]) -> None:
     _edit_config(folder, remove)
     message = _refusal(folder)
     assert "config.json" in message and ".".join(place) in message
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Path:
+    """A snapshot of a control problem, to be damaged."""
+    return write_tiny_snapshot(tmp_path / "control", "awm-transformer")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("family",), "twm"),
+        (("family",), ["awm"]),
+        (("model", "colour"), "red"),
+        (("model", "family"), "dreamer"),
+        (("model", "backbone"), "mlp"),
+        (("model", "state_dim"), 2),
+        (("model", "state_dim"), 1.0),
+        (("model", "action_dim"), 2),
+        (("model", "clock"), False),
+        (("model", "clock"), "yes"),
+        (("model", "horizon"), 0),
+        (("model", "heads"), 5),
+        (("model", "reward"), "os.system"),
+        (("model", "feedback_gradient"), 2.0),
+        (("environment", "colour"), "red"),
+        (("environment", "kind"), "atari"),
+        (("environment", "name"), "CancerTreatmnt"),
+        (("environment", "name"), "BearPopulations"),
+        (("environment", "options"), {"horizon": 0}),
+        (("environment", "options"), {"horizon": "30"}),
+        (("environment", "options"), {"colour": 1}),
+        (("environment", "options"), {"distractors": 1}),
+        (("environment", "options"), {"noise": None}),
+        (("environment", "max_episode_steps"), 30),
+    ],
+    ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),
+)
+def test_field_of_a_control_problem_that_does_not_fit_is_named(
+    control: Path, place: tuple[str, ...], value: Any
+) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for key in place[:-1]:
+            content = content[key]
+        content[place[-1]] = value
+
+    _edit_config(control, change)
+    message = _refusal(control)
+    assert "config.json" in message and (place[0] in message or "model" in message)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda tensors: tensors.pop("initial.observations"), "initial.observations"),
+        (lambda tensors: tensors.update({"initial.frames": torch.zeros(3)}), "initial.frames"),
+        (lambda tensors: tensors["anywhere.observations"].fill_(torch.nan), "anywhere.observations"),
+        (lambda tensors: tensors["anywhere.observations"].fill_(7.0), "anywhere.observations has 7.0 as number 0"),
+        (lambda tensors: tensors["anywhere.observations"][..., 1].fill_(30), "anywhere.observations has the steps"),
+        (
+            lambda tensors: tensors.update({"anywhere.observations": tensors["anywhere.observations"].double()}),
+            "anywhere.observations",
+        ),
+        (
+            lambda tensors: tensors.update({"anywhere.observations": tensors["anywhere.observations"][:, 1:].clone()}),
+            "anywhere.observations",
+        ),
+        (
+            lambda tensors: tensors.update({"initial.observations": torch.zeros(5, 1, 3)}),
+            "initial.observations",
+        ),
+        (lambda tensors: tensors["anywhere.actions"].fill_(1.5), "anywhere.actions"),
+        (lambda tensors: tensors.update({"anywhere.actions": tensors["anywhere.actions"].long()}), "anywhere.actions"),
+        (lambda tensors: tensors["anywhere.rewards"].fill_(torch.inf), "anywhere.rewards"),
+    ],
+)
+def test_start_of_a_control_problem_that_does_not_fit_is_named(
+    control: Path, change: Callable[..., Any], word: str
+) -> None:
+    _replace_tensors(control, "starts.safetensors", change)
+    message = _refusal(control)
+    assert "starts.safetensors" in message and word in message
+
+
+def test_weight_that_is_not_finite_is_named(control: Path) -> None:
+    name = "observation_normalizer.scale"
+    _replace_tensors(control, "model.safetensors", lambda tensors: tensors[name].fill_(torch.nan))
+    assert f"{name} holds NaN" in _refusal(control)
+
+
+def test_weights_of_a_control_problem_in_half_precision_are_refused(control: Path) -> None:
+    name = "observation_normalizer.scale"
+    _replace_tensors(control, "model.safetensors", lambda tensors: tensors.update({name: tensors[name].half()}))
+    message = _refusal(control)
+    assert name in message and "float16" in message
+
+
+def test_parts_of_different_families_make_no_snapshot() -> None:
+    game, control = tiny_snapshot_config(tiny_config("compact")), CONTROLS["markov-mlp"]
+    with pytest.raises(ValueError, match="family 'twm' has TwmConfig and AtariConfig"):
+        replace(game, environment=control.environment)
+    with pytest.raises(ValueError, match="family 'awm' has AwmConfig and SystemConfig"):
+        replace(game, family="awm")
+    with pytest.raises(ValueError, match="family is 'rssm', expected one of 'twm', 'awm'"):
+        replace(game, family="rssm")
+    with pytest.raises(ValueError, match=r"the model has 4 numbers in an observation, the environment 2"):
+        SnapshotConfig(
+            "LearnedTiny-v0",
+            "awm",
+            tiny_control_config("markov-mlp"),
+            SystemConfig("system", "Harvest", {}, "its own", {}),
+            {},
+        )
 
 
 def test_sizes_that_no_model_can_have_are_refused(folder: Path) -> None:

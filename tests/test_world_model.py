@@ -20,13 +20,44 @@ class Outer(State):
     age: Tensor
 
 
+@dataclass(frozen=True)
+class Layered(State):
+    layers: tuple[Inner, ...]
+    sizes: tuple[Tensor, Tensor]
+
+
 def _state(offset: int = 0) -> Outer:
     return Outer(Inner(torch.arange(6).reshape(3, 2) + offset), torch.arange(3.0) + offset)
+
+
+def _layered(offset: int = 0) -> Layered:
+    layers = tuple(Inner(torch.arange(3) + 10 * layer + offset) for layer in range(2))
+    return Layered(layers, (torch.arange(3) + offset, torch.ones(3, 2)))
 
 
 def test_names_of_nested_tensors_are_joined_by_dots() -> None:
     assert [name for name, _ in _state().tensors()] == ["inner.position", "age"]
     assert len(_state()) == 3
+
+
+def test_items_of_a_tuple_are_numbered() -> None:
+    names = [name for name, _ in _layered().tensors()]
+    assert names == ["layers.0.position", "layers.1.position", "sizes.0", "sizes.1"]
+    assert len(_layered()) == 3
+
+
+def test_tuples_are_mapped_item_by_item() -> None:
+    chosen = _layered(100).where(torch.tensor([True, False, True]), _layered())
+    assert [layer.position.tolist() for layer in chosen.layers] == [[100, 1, 102], [110, 11, 112]]
+    assert chosen.sizes[0].tolist() == [100, 1, 102]
+    taken = chosen.take(torch.tensor([2, 0]))
+    assert taken.layers[1].position.tolist() == [112, 110] and taken.sizes[1].shape == (2, 2)
+
+
+def test_states_of_different_depth_cannot_be_mixed() -> None:
+    one = Layered(_layered().layers[:1], _layered().sizes)
+    with pytest.raises(ValueError):
+        _layered().where(torch.ones(3).bool(), one)
 
 
 def test_choice_between_two_states_is_made_for_each_environment() -> None:

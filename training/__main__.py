@@ -51,7 +51,7 @@ def twm(
     """
     import torch
 
-    from learned_envs.envs.vector import parse_device
+    from learned_envs.envs.batched import parse_device
     from training.recipe import load_recipe
     from training.twm.run import train
 

@@ -6,9 +6,7 @@ slots from the front; what an older one left behind lies at later positions, whe
 Letters: B batch, T tokens, S slots, D width, N heads, W width of a head.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +52,6 @@ class Layers(State):
     """
 
     caches: tuple[Cache, ...]
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """See `State.tensors`."""
-        for layer, cache in enumerate(self.caches):
-            yield from ((f"{layer}.{name}", tensor) for name, tensor in cache.tensors())
-
-    def map(self, function: Callable[..., Tensor], *others: Any) -> Self:
-        """See `State.map`."""
-        columns = zip(self.caches, *(other.caches for other in others), strict=True)
-        return type(self)(tuple(cache.map(function, *rest) for cache, *rest in columns))
 
 
 class CausalAttention(nn.Module):

@@ -6,7 +6,7 @@ how a state depends on earlier actions (Ma et al., ICML 2024; see `AwmConfig`).
 Letters: B batch, T context steps, L steps, n observation, m action, k state (n without the clock), H horizon.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -45,8 +45,8 @@ class ContinuousWorldModel(WorldModel):
     """A Markov, history- or action-conditioned world model (Ma et al., ICML 2024).
 
     Observations and rewards are in their own units everywhere; `fit_normalization` sets how they are scaled for the
-    networks. Actions are taken as they are: give them in [-1, 1], as the environments do. If the configuration has a
-    clock, the last number of an observation is the step of the episode.
+    networks, `use_bounds` between which bounds they are shown. Actions are taken as they are: give them in [-1, 1], as the
+    environments do. If the configuration has a clock, the last number of an observation is the step of the episode.
 
     Args:
         config: All sizes.
@@ -57,6 +57,9 @@ class ContinuousWorldModel(WorldModel):
     Raises:
         ValueError: If a function is given though the reward is learned.
     """
+
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, config: AwmConfig, reward: RewardFunction | None = None) -> None:
         super().__init__()
@@ -72,6 +75,9 @@ class ContinuousWorldModel(WorldModel):
         self._known_reward: RewardFunction | None = None
         if reward is not None:
             self.use_reward(reward)
+        # No part of the weights: they belong to the environment, as the known reward does.
+        self.register_buffer("lowest", torch.full((config.observation_dim,), -torch.inf), persistent=False)
+        self.register_buffer("highest", torch.full((config.observation_dim,), torch.inf), persistent=False)
         self.observation_shape = (config.observation_dim,)
         self.observation_dtype = torch.float32
         self.noise_size = 0
@@ -90,6 +96,23 @@ class ContinuousWorldModel(WorldModel):
                 'A reward function was given, but config.reward is "learned": use "known", or leave it out.'
             )
         self._known_reward = partial(reward)  # a module would otherwise be taken for a part of the model
+
+    def use_bounds(self, bounds: Sequence[tuple[float, float]]) -> None:
+        """Set the bounds of what `observe` and `imagine` show; without them there are none.
+
+        A prediction beyond a bound is shown at the bound, and has no gradient there. The model itself, and its rewards, go
+        on from what was predicted.
+
+        Args:
+            bounds: Lowest and highest value of each number of an observation.
+
+        Raises:
+            ValueError: If there are not as many as numbers in an observation.
+        """
+        if len(bounds) != self.config.observation_dim:
+            raise ValueError(f"bounds has {len(bounds)} pairs, expected {self.config.observation_dim}.")
+        for buffer, values in zip((self.lowest, self.highest), zip(*bounds, strict=True), strict=True):
+            buffer.copy_(torch.tensor(values))
 
     def fit_normalization(self, observations: Tensor, rewards: Tensor | None = None) -> None:
         """Take the scales of states and rewards from recorded windows, before training.
@@ -148,7 +171,7 @@ class ContinuousWorldModel(WorldModel):
             actions: Shape (B, L, m), L >= 1.
 
         Returns:
-            The observations after each action, shape (B, L, n), and the rewards, shape (B, L).
+            The observations after each action, shape (B, L, n), within the bounds, and the rewards, shape (B, L).
 
         Raises:
             ValueError: If a shape or dtype does not fit, a number is not finite, or the known reward is missing.
@@ -162,7 +185,7 @@ class ContinuousWorldModel(WorldModel):
         else:
             seen = self._imagine_steps(state, actions)
         before = torch.cat([state.observation.unsqueeze(1), seen[:, :-1]], 1)
-        return seen, self.reward(before, actions)
+        return seen.clamp(self.lowest, self.highest), self.reward(before, actions)
 
     def reward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """The reward r(s_t, a_t) of taking actions, learned or known.
@@ -225,8 +248,8 @@ class ContinuousWorldModel(WorldModel):
         return state
 
     def observe(self, state: AwmState) -> Tensor:
-        """See `WorldModel.observe`: the newest observation, shape (B, n)."""
-        return state.observation
+        """See `WorldModel.observe`: the newest observation, within the bounds, shape (B, n)."""
+        return state.observation.clamp(self.lowest, self.highest)
 
     def step(self, state: AwmState, action: Tensor, noise: Tensor, decode: bool = True) -> tuple[AwmState, Prediction]:
         """See `WorldModel.step`.

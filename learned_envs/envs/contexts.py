@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learned_envs.envs.actions import parse_actions
 from learned_envs.starts import Contexts
 
 __all__ = ["CONTEXT_KEYS", "parse_context"]
@@ -32,7 +33,7 @@ def parse_context(
         device: Where the context goes.
 
     Returns:
-        Observations, actions, and float32 rewards, which are zero where none are given. They may share the caller's memory.
+        Observations, actions, and float32 rewards, which are zero where none are given; in memory of their own.
 
     Raises:
         ValueError: If something is missing, or has another shape, dtype or range.
@@ -64,27 +65,18 @@ def parse_context(
             f"rewards has shape {tuple(rewards.shape)} and dtype {rewards.dtype}, expected {between} and float32: one "
             "between two observations."
         )
-    return observations, _parse_actions(actions, between, action_space, device), rewards.float()
+    actions = _parse_actions(actions, between, action_space, device)
+    return observations.clone(), actions, rewards.to(torch.float32, copy=True)
 
 
 def _parse_actions(actions: Tensor | None, between: tuple[int, int], space: gym.Space, device: torch.device) -> Tensor:
-    discrete = isinstance(space, gym.spaces.Discrete)
     shape = (*between, *(space.shape or ()))
     if actions is None and not between[1]:
-        return torch.zeros(shape, dtype=torch.int64 if discrete else torch.float32, device=device)
+        return parse_actions(torch.zeros(shape, dtype=torch.int64, device=device), space)
     if actions is None:
         raise ValueError(
             f"options has {between[1] + 1} observations but no actions between them: give actions, shape {shape}."
         )
     if tuple(actions.shape) != shape:
         raise ValueError(f"actions has shape {tuple(actions.shape)}, expected {shape}: one between two observations.")
-    if not discrete:
-        return actions.float()
-    if actions.numel() and (actions.is_floating_point() or actions.dtype == torch.bool or actions.is_complex()):
-        raise ValueError(f"actions has dtype {actions.dtype}, expected integers.")
-    actions = actions.long()
-    if bool(((actions < 0) | (actions >= int(space.n))).any()):
-        raise ValueError(
-            f"actions lie in {int(actions.min())} to {int(actions.max())}, expected 0 to {int(space.n) - 1}."
-        )
-    return actions
+    return parse_actions(actions, space)

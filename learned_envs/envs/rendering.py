@@ -1,11 +1,17 @@
 """Pictures of observations, for people."""
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["draw"]
+__all__ = ["draw", "render_modes"]
 
 _SHORT_SIDE = 256
+
+
+def render_modes(space: gym.spaces.Box) -> list[str]:
+    """How observations of a space can be shown; empty if there are no pictures of them."""
+    return ["rgb_array"] if space.dtype == np.uint8 and len(space.shape) == 3 else []
 
 
 def draw(observation: NDArray[np.uint8]) -> NDArray[np.uint8]:

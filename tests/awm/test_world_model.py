@@ -43,6 +43,33 @@ def test_imagining_a_plan_equals_stepping_far_past_the_horizon(family: Family, b
     assert (gradients[0] - gradients[1]).abs().max() < 1e-10 * gradients[0].abs().max()
 
 
+@every(FORMS)
+def test_predictions_are_shown_within_the_bounds_and_go_on_beyond_them(family: Family, backbone: BackboneName) -> None:
+    free, bounded = make(tiny(family, backbone)), make(tiny(family, backbone))
+    start, actions = start_of(free), plan(free, HORIZON + 2).requires_grad_()
+    expected, rewards, state = play(free, free.start(start.unsqueeze(1)), actions)
+    first, second, third = expected.detach()[..., :3].mean((0, 1)).tolist()
+    bounds = [(-torch.inf, first), (second, torch.inf), (third - 99, third + 99), (0.0, 99.0)]
+    bounded.use_bounds(bounds)
+    assert bounded.state_dict().keys() == free.state_dict().keys()
+    wanted = expected.clamp(bounded.lowest, bounded.highest)
+    assert [bool((wanted != expected)[..., number].any()) for number in range(4)] == [True, True, False, False]
+    shown, gained, hidden = play(bounded, bounded.start(start.unsqueeze(1)), actions)
+    assert torch.equal(shown, wanted) and torch.equal(gained, rewards)
+    assert torch.equal(hidden.observation, state.observation)
+    for mine, theirs in zip(bounded.imagine(start, actions), (shown, gained), strict=True):
+        assert (mine - theirs).abs().max() < 1e-10
+    beyond = expected[0, -1] != wanted[0, -1]
+    for number in range(3):
+        (gradient,) = torch.autograd.grad(shown[0, -1, number], actions, retain_graph=True)
+        assert bool((gradient == 0).all()) == bool(beyond[number])
+
+
+def test_bounds_of_another_observation_are_refused(awm: ContinuousWorldModel) -> None:
+    with pytest.raises(ValueError, match="bounds has 3 pairs, expected 4"):
+        awm.use_bounds([(0.0, 1.0)] * 3)
+
+
 @every(SEQUENCES)
 def test_past_the_horizon_a_window_begins_at_the_state_predicted_last(family: Family, backbone: BackboneName) -> None:
     model = make(tiny(family, backbone))

@@ -1,5 +1,7 @@
 """A mistake gets a named error that tells what was wrong and what is expected."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -8,8 +10,8 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from learned_envs.envs.vector import EnvState, LearnedVectorEnv
-from tests.contract.vector_checker import Subject
+from learned_envs.envs.batched import BatchedEnv, EnvState
+from tests.contract.vector_checker import Subject, random_context, steady_action, still
 
 
 @pytest.mark.parametrize(
@@ -20,7 +22,7 @@ from tests.contract.vector_checker import Subject
         ({"device": "toaster"}, ["device 'toaster'", "cpu"]),
         ({"output": "jax"}, ["output is 'jax'", '"numpy"', '"torch"']),
         ({"starts": "middle"}, ["starts is 'middle'", '"initial"', '"anywhere"']),
-        ({"render_mode": "human"}, ["render_mode is 'human'", '"rgb_array"']),
+        ({"render_mode": "human"}, ["render_mode is 'human'", "expected None"]),
         ({"max_episode_steps": 0}, ["max_episode_steps is 0", "at least 1"]),
         ({"autoreset_mode": "same_step"}, ["autoreset_mode is 'same_step'", '"SameStep"', '"NextStep"', '"Disabled"']),
         ({"differentiable": True, "output": "numpy"}, ["differentiable", '"torch"']),
@@ -68,7 +70,44 @@ def test_absent_gpu_is_named_and_the_cpu_offered(subject: Subject) -> None:
     ids=["too-few", "a-column", "a-scalar", "floats", "too-large", "negative", "huge-unsigned"],
 )
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_wrong_actions(subject: Subject, actions: np.ndarray, words: list[str], kind: str) -> None:
+def test_wrong_actions(game: Subject, actions: np.ndarray, words: list[str], kind: str) -> None:
+    _expect_refused_actions(game, actions, words, kind)
+
+
+def _with(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Puts a value among others."""
+
+    def change(actions: np.ndarray) -> np.ndarray:
+        actions = actions.copy()
+        actions.flat[1] = value
+        return actions
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda actions: actions[:2], ["actions has shape (2, ", "one action for each environment"]),
+        (lambda actions: actions[:, :, None], ["actions has shape (3, "]),
+        (lambda actions: actions[:, 0], ["actions has shape (3,)"]),
+        (lambda actions: actions.astype(bool), ["actions has dtype torch.bool", "float32"]),
+        (lambda actions: actions.astype(np.complex64), ["actions has dtype torch.complex64", "float32"]),
+        (_with(1.5), ["actions contains 1.5", "[-1, 1]", "Clip"]),
+        (_with(-1.001), ["actions contains -1.001", "[-1, 1]"]),
+        (_with(np.nan), ["actions contains nan", "[-1, 1]"]),
+        (_with(-np.inf), ["actions contains -inf", "[-1, 1]"]),
+    ],
+    ids=["too-few", "a-dimension-more", "a-dimension-less", "bool", "complex", "above", "below", "nan", "infinite"],
+)
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_wrong_numbers_as_actions(
+    control: Subject, change: Callable[[np.ndarray], np.ndarray], words: list[str], kind: str
+) -> None:
+    _expect_refused_actions(control, change(still(control.vector(3))), words, kind)
+
+
+def _expect_refused_actions(subject: Subject, actions: np.ndarray, words: list[str], kind: str) -> None:
     env = subject.vector(3)
     env.reset(seed=0)
     before = env.get_state()
@@ -78,8 +117,8 @@ def test_wrong_actions(subject: Subject, actions: np.ndarray, words: list[str], 
     _expect_same_state(env, before)
 
 
-def test_wrong_probabilities(subject: Subject) -> None:
-    env = subject.vector(2, output="torch", differentiable=True)
+def test_wrong_probabilities(game: Subject) -> None:
+    env = game.vector(2, output="torch", differentiable=True)
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"actions has dtype torch.float32 and shape \(2, 1\).*probabilities of shape"):
         env.step(torch.zeros(2, 1))
@@ -88,8 +127,10 @@ def test_wrong_probabilities(subject: Subject) -> None:
 def test_wrong_action_of_a_single_environment(subject: Subject) -> None:
     env = subject.single(disable_env_checker=True)
     env.reset(seed=0)
-    for action in (1000, -1, 0.5, np.zeros(2, np.int64)):
-        with pytest.raises(ValueError, match="actions"):
+    shape = env.action_space.shape or ()
+    wrong = (1000, -1, 0.5) if shape == () else (np.full(shape, 2.0), np.full(shape, np.nan), 0.0)
+    for action in (*wrong, np.zeros((7, *shape), np.int64)):
+        with pytest.raises(ValueError, match="action"):
             env.step(action)
 
 
@@ -113,27 +154,81 @@ def test_wrong_action_of_a_single_environment(subject: Subject) -> None:
         ({"frames": np.zeros(1)}, ["unknown key 'frames'", "observations", "reset_mask"]),
     ],
 )
-def test_wrong_context(subject: Subject, change: dict[str, Any], words: list[str]) -> None:
-    env = subject.vector(2)
-    env.reset(seed=0)
-    before = env.get_state()
+def test_wrong_context(game: Subject, change: dict[str, Any], words: list[str]) -> None:
     options = {
         "observations": np.zeros((2, 3, 4, 64, 64), np.uint8),
         "actions": np.zeros((2, 2), np.int64),
         "rewards": np.zeros((2, 2), np.float32),
     }
+    _expect_refused_context(game, options | change, words)
+
+
+def _spoil(column: int, value: float, step: int = -1) -> Callable[[np.ndarray], np.ndarray]:
+    """Puts a value into a number of the second environment's observation."""
+
+    def change(observations: np.ndarray) -> np.ndarray:
+        observations = observations.copy()
+        observations[1, step, column] = value
+        return observations
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("observations", lambda given: given[:, 0], ["observations has shape", "T >= 1"]),
+        ("observations", lambda given: given[:, :, 1:], ["observations has shape"]),
+        ("observations", lambda given: given[:, :0], ["observations has shape", "T >= 1"]),
+        ("observations", lambda given: given[:1], ["observations has 1 rows", "expected 2"]),
+        ("observations", lambda given: given.astype(np.float64), ["observations has dtype torch.float64", "float32"]),
+        ("observations", lambda given: given.astype(np.uint8), ["observations has dtype torch.uint8", "float32"]),
+        ("observations", _spoil(0, np.nan), ["observations has nan as number 0 of state 1"]),
+        ("observations", _spoil(0, np.inf), ["observations has inf as number 0 of state 1"]),
+        ("observations", _spoil(0, np.nan, step=1), ["NaN"]),
+        ("actions", lambda given: None, ["3 observations", "no actions"]),
+        ("actions", lambda given: given[:, :1], ["actions has shape"]),
+        ("actions", lambda given: given[:, :, 0], ["actions has shape (2, 2)"]),
+        ("actions", lambda given: given > 0, ["actions has dtype torch.bool"]),
+        ("actions", lambda given: given + 3, ["actions contains", "[-1, 1]"]),
+        ("actions", lambda given: given * np.nan, ["actions contains nan"]),
+        ("rewards", lambda given: given[:, :1], ["rewards has shape (2, 1)", "(2, 2)"]),
+        ("rewards", lambda given: given * np.nan, ["NaN"]),
+    ],
+)
+def test_wrong_context_of_numbers(control: Subject, name: str, change: Callable[..., Any], words: list[str]) -> None:
+    options = random_context(control.vector(2), 3)
+    _expect_refused_context(control, options | {name: change(options[name])}, words)
+
+
+@pytest.mark.parametrize("clock", [-1.0, 4.5, 30.0, np.nan])
+def test_context_at_no_step_of_an_episode(control: Subject, clock: float) -> None:
+    env = control.vector(2)
+    options = random_context(env, 2)
+    place = env.pretrained.system.state_dim  # type: ignore[attr-defined]
+    options["observations"] = _spoil(place, clock)(options["observations"])
+    _expect_refused_context(control, options, ["observations has the steps", "from 0 to 29"])
+
+
+def _expect_refused_context(subject: Subject, options: dict[str, Any], words: list[str]) -> None:
+    env = subject.vector(2)
+    env.reset(seed=0)
+    before = env.get_state()
     with pytest.raises(ValueError) as raised:
-        env.reset(options=options | change)
+        env.reset(options=options)
     _expect_words(raised.value, words)
     _expect_same_state(env, before)
 
 
 def test_rewards_of_a_context_may_be_left_out(subject: Subject) -> None:
-    """Left out means zero, and integers of any width are actions."""
+    """Left out means zero, and numbers of any width are actions."""
     given, left_out = subject.vector(1), subject.vector(1)
-    context = {"observations": np.zeros((1, 3, 4, 64, 64), np.uint8), "actions": np.ones((1, 2), np.uint8)}
+    context = random_context(given, 3)
+    other = np.uint8 if context["actions"].dtype == np.int64 else np.float64
     given.reset(seed=0, options=context | {"rewards": np.zeros((1, 2), np.int64)})
-    left_out.reset(seed=0, options=context)
+    left_out.reset(
+        seed=0, options={"observations": context["observations"], "actions": context["actions"].astype(other)}
+    )
     _expect_same_state(given, left_out.get_state())
 
 
@@ -165,7 +260,8 @@ def test_wrong_number_of_seeds(subject: Subject, seed: Any) -> None:
 
 
 def test_step_before_reset(subject: Subject) -> None:
-    for env, action in ((subject.vector(2), np.zeros(2, np.int64)), (subject.bare(), 0)):
+    batch, single = subject.vector(2), subject.bare()
+    for env, action in ((batch, still(batch)), (single, steady_action(single, 0))):
         with pytest.raises(gym.error.ResetNeeded, match="reset"):
             env.step(action)
         with pytest.raises(gym.error.ResetNeeded, match="reset"):
@@ -175,12 +271,12 @@ def test_step_before_reset(subject: Subject) -> None:
 def test_stepping_ended_environments_without_autoreset(subject: Subject) -> None:
     env = subject.vector(2, autoreset_mode=AutoresetMode.DISABLED, max_episode_steps=1)
     env.reset(seed=0)
-    env.step(np.zeros(2, np.int64))
+    env.step(still(env))
     env.reset(options={"reset_mask": np.array([True, False])})
     with pytest.raises(gym.error.ResetNeeded, match=r"Environments \[1\] have ended.*reset_mask"):
-        env.step(np.zeros(2, np.int64))
+        env.step(still(env))
     env.reset(options={"reset_mask": np.array([False, True])})
-    env.step(np.zeros(2, np.int64))
+    env.step(still(env))
 
 
 def test_state_of_another_size(subject: Subject) -> None:
@@ -190,12 +286,45 @@ def test_state_of_another_size(subject: Subject) -> None:
         large.set_state(small.get_state())
 
 
+def test_state_of_another_model(subject: Subject, tiny_snapshots: dict[str, Path]) -> None:
+    other = "awm-transformer" if "compact" in subject.name else "compact"
+    stranger = gym.make_vec("learned_envs:Learned-v0", num_envs=2, model=str(tiny_snapshots[other]))
+    assert isinstance(stranger, BatchedEnv)
+    stranger.reset(seed=0)
+    for begun in (False, True):
+        env = subject.vector(2)
+        if begun:
+            env.reset(seed=0)
+        with pytest.raises(ValueError, match="not made by get_state"):
+            env.set_state(stranger.get_state())
+
+
+def test_state_that_is_not_finite(subject: Subject) -> None:
+    env = subject.vector(2)
+    env.reset(seed=0)
+    state = env.get_state()
+    with pytest.raises(ValueError, match="state holds NaN or infinite values in"):
+        env.set_state(state.map(lambda tensor: tensor * torch.nan if tensor.is_floating_point() else tensor))
+    _expect_same_state(env, state)
+
+
+def test_pictures_of_a_control_problem(control: Subject) -> None:
+    with pytest.raises(ValueError, match=r"render_mode is 'rgb_array'.*no pictures"):
+        control.vector(2, render_mode="rgb_array")
+    with pytest.raises(ValueError, match="no pictures"):
+        control.single(render_mode="rgb_array")
+    env = control.vector(2)
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="no pictures"):
+        assert env.render() is None
+
+
 def _expect_words(error: Exception, words: list[str]) -> None:
     for word in words:
         assert word in str(error), f"the message {str(error)!r} does not say {word!r}"
 
 
-def _expect_same_state(env: LearnedVectorEnv, expected: EnvState) -> None:
+def _expect_same_state(env: BatchedEnv, expected: EnvState) -> None:
     """A refused call has changed nothing."""
     state = env.get_state()
     for (name, mine), (_, theirs) in zip(state.tensors(), expected.tensors(), strict=True):

@@ -83,8 +83,8 @@ def test_gradients_of_rewards_reach_actions_until_detached(subject: Subject) -> 
     checker.check_gradients_reach_actions(subject)
 
 
-def test_certain_probabilities_act_like_indices(subject: Subject) -> None:
-    checker.check_one_hot_probabilities_equal_indices(subject)
+def test_certain_probabilities_act_like_indices(game: Subject) -> None:
+    checker.check_one_hot_probabilities_equal_indices(game)
 
 
 def test_plain_rollouts_build_no_graph(subject: Subject) -> None:
@@ -95,8 +95,8 @@ def test_metadata_is_not_shared_between_instances(subject: Subject) -> None:
     checker.check_metadata_is_not_shared(subject)
 
 
-def test_render_shows_the_newest_frame(subject: Subject) -> None:
-    checker.check_render_shows_the_newest_frame(subject)
+def test_render_shows_the_newest_frame(game: Subject) -> None:
+    checker.check_render_shows_the_newest_frame(game)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])

@@ -61,7 +61,9 @@ class FuzzyBear(System):
     def _start(self, noise: Columns) -> tuple[float, ...]:
         return (0.0,)
 
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
         drawn = (t == 0).to(x[0].dtype)
-        following = drawn * self.deviation * noise[0] + (1 - drawn) * x[0] * u[0]
-        return (following,), (t == 2).to(x[0].dtype) * x[0]
+        return (drawn * self.deviation * noise[0] + (1 - drawn) * x[0] * u[0],)
+
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
+        return (t == 2).to(x[0].dtype) * x[0]

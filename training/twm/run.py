@@ -17,9 +17,10 @@ import torch
 
 import learned_envs
 from learned_envs.catalog import CATALOG
+from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.twin import make_real
 from learned_envs.pretrained import Pretrained
-from learned_envs.snapshot import EnvironmentConfig, SnapshotConfig, write_snapshot
+from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.starts import StartBank
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
@@ -136,11 +137,11 @@ def _package(
     return target
 
 
-def _environment(recipe: TwmRecipe) -> EnvironmentConfig:
+def _environment(recipe: TwmRecipe) -> AtariConfig:
     real = make_real(recipe.id)
     meanings = tuple(real.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
     real.close()
-    return EnvironmentConfig(
+    return AtariConfig(
         kind="atari",
         name=recipe.game,
         options={},

@@ -69,13 +69,8 @@ class Simulator(WorldModel):
                 "and float32 or float64."
             )
         last = observations[:, -1]
-        values, clock = last[:, : self.system.state_dim], last[:, self.system.state_dim].detach()
-        self._check_values(values.detach())
-        if not bool(((clock >= 0) & (clock < self.system.horizon) & (clock == clock.round())).all()):
-            raise ValueError(
-                f"observations has the steps {clock.tolist()}, expected whole numbers from 0 to {self.system.horizon - 1}."
-            )
-        return SystemState(values, clock.long())
+        self.system.check_observations(last)
+        return SystemState(*self.system.split(last))
 
     def observe(self, state: SystemState) -> Tensor:
         """The observation that a state shows, see `System.observe`."""
@@ -98,17 +93,6 @@ class Simulator(WorldModel):
         """
         values, reward = self.system.step(state.values, action, state.t, _normal(noise))
         return SystemState(values, state.t + 1), Prediction(reward, torch.zeros_like(reward))
-
-    def _check_values(self, values: Tensor) -> None:
-        """Refuse states that the system cannot be in."""
-        low, high = values.new_tensor(self.system.state_bounds).unbind(1)
-        wrong = ~(values.isfinite() & (values >= low) & (values <= high))
-        if bool(wrong.any()):
-            row, column = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"observations has {values[row, column].item()} as number {column} of state {row}, expected a finite number in "
-                f"[{low[column].item():g}, {high[column].item():g}]."
-            )
 
 
 def _normal(noise: Tensor) -> Tensor:

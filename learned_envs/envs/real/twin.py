@@ -1,37 +1,43 @@
 """The real twin of a learned environment: same spaces, same reward scale, same episode rules."""
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
 from learned_envs.catalog import entry
+from learned_envs.envs.real.registration import SYSTEM_IDS
+from learned_envs.errors import MissingModelError
 
 __all__ = ["make_real", "make_real_vec"]
 
 
-def make_real(id: str, **kwargs: Any) -> gym.Env:
+def make_real(id: str | Path, **kwargs: Any) -> gym.Env:
     """Make the environment that a learned one was learned from.
 
     Args:
-        id: Id of the learned environment.
+        id: Id of the learned environment, or folder of a snapshot.
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
 
     Raises:
         gymnasium.error.NameNotFound: If the id is unknown.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
+        SnapshotError: If the snapshot is damaged.
     """
+    kind, name, rules = _what_was_learned(id)
+    if kind == "system":
+        return gym.make(_system_id(name), disable_env_checker=True, **{**rules, **kwargs})
     from learned_envs.envs.real.atari import make_atari
 
-    item = entry(id)
-    return make_atari(item.real[1], **{"max_episode_steps": item.max_episode_steps, **kwargs})
+    return make_atari(name, **{**rules, **kwargs})
 
 
-def make_real_vec(id: str, num_envs: int, **kwargs: Any) -> VectorEnv:
+def make_real_vec(id: str | Path, num_envs: int, **kwargs: Any) -> VectorEnv:
     """Make many of the environments that a learned one was learned from, stepped together.
 
     Args:
-        id: Id of the learned environment.
+        id: Id of the learned environment, or folder of a snapshot.
         num_envs: Number of environments; at least 1.
         **kwargs: Passed on to the real environment, such as ``autoreset_mode``; they override its standard rules.
 
@@ -39,8 +45,31 @@ def make_real_vec(id: str, num_envs: int, **kwargs: Any) -> VectorEnv:
         ValueError: If ``num_envs`` is below 1.
         gymnasium.error.NameNotFound: If the id is unknown.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
+        SnapshotError: If the snapshot is damaged.
     """
+    kind, name, rules = _what_was_learned(id)
+    if kind == "system":
+        return gym.make_vec(_system_id(name), num_envs=num_envs, **{**rules, **kwargs})
     from learned_envs.envs.real.atari import make_atari_vec
 
-    item = entry(id)
-    return make_atari_vec(item.real[1], num_envs, **{"max_episode_steps": item.max_episode_steps, **kwargs})
+    return make_atari_vec(name, num_envs, **{**rules, **kwargs})
+
+
+def _what_was_learned(id: str | Path) -> tuple[str, str, dict[str, Any]]:
+    """Kind, name and rules of the real environment: a snapshot tells its own, without one the catalogue tells the usual."""
+    from learned_envs.environment import SystemConfig
+    from learned_envs.pretrained import find_snapshot
+    from learned_envs.snapshot import read_config
+
+    try:
+        real = read_config(find_snapshot(id)).environment
+    except MissingModelError:
+        item = entry(str(id))
+        limit = "horizon" if item.real[0] == "system" else "max_episode_steps"
+        return *item.real, {limit: item.max_episode_steps}
+    limits = {} if isinstance(real, SystemConfig) else {"max_episode_steps": real.max_episode_steps}
+    return real.kind, real.name, limits | real.options
+
+
+def _system_id(name: str) -> str:
+    return next(id for id, system in SYSTEM_IDS.items() if system == name)

@@ -415,6 +415,45 @@ def test_system_is_changed_by_a_copy() -> None:
     assert (changed.horizon, getattr(changed, "l", None), system.horizon) == (7, 0.4, 100)
 
 
+@every_system
+def test_rewards_follow_from_what_is_shown(name: str) -> None:
+    system = make_system(name, horizon=6)
+    actions = _random_actions(system, 4, 6)
+    states, rewards = system.rollout(actions)
+    shown = torch.stack([system.observe(states[:, t], t) for t in range(6)], 1)
+    assert torch.equal(system.reward(shown, actions), rewards)
+    assert torch.equal(system.reward(shown[:, 2], actions[:, 2]), rewards[:, 2]), "a single step"
+    state, t = system.split(shown)
+    assert torch.equal(state, states[:, :-1]) and t.tolist() == [list(range(6))] * 4
+
+
+def test_known_reward_is_the_mean_of_a_noisy_one() -> None:
+    noisy, calm = (make_system("CopyTask", reward_deviation=deviation) for deviation in (0.5, 0.0))
+    shown, actions = torch.tensor([[0.2, 0.7, 3.0]]), torch.tensor([[0.1]])
+    assert torch.equal(noisy.reward(shown, actions), calm.reward(shown, actions))
+
+
+@every_system
+def test_gradient_of_the_known_reward_is_that_of_the_step(name: str) -> None:
+    system = make_system(name, horizon=3)
+    (action,) = _random_actions(system, 1, 1).unbind(1)
+    state = (system.initial_state(1, dtype=torch.float64) + 0.01).requires_grad_()
+    action.requires_grad_()
+    known = system.reward(system.observe(state, 2), action)
+    _, told = system.step(state, action, 2)
+    mine, theirs = (torch.autograd.grad(reward.sum(), (state, action), allow_unused=True) for reward in (known, told))
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one is None and other is None) or torch.allclose(one, other)
+
+
+@every_system
+def test_spaces_are_those_of_the_bounds(name: str) -> None:
+    system = make_system(name)
+    low, high = torch.tensor(system.observation_bounds).T.numpy()
+    assert (system.observation_space.low == low).all() and (system.observation_space.high == high).all()
+    assert system.action_space == gym.spaces.Box(-1.0, 1.0, (system.action_dim,))
+
+
 def test_wrong_tensors() -> None:
     system = make_system("BearPopulations", noise=0.1)
     right: dict[str, Any] = {

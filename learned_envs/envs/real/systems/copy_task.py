@@ -90,7 +90,12 @@ class CopyTask(System):
     def _start(self, noise: Columns) -> tuple[float | Tensor, ...]:
         return (0.0, self.target_deviation * noise[0] if noise else 0.0)
 
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
+        saved, target = x
+        following = self.target_deviation * noise[0] if noise else torch.zeros_like(target)
+        return (torch.where(t == 0, u[0], saved), following)
+
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
         saved, target = x
         between = -((target - u[0]) ** 2) / self.horizon
         if noise:
@@ -99,5 +104,4 @@ class CopyTask(System):
             between = torch.zeros_like(between)
         final = (10 - 20 * (saved - 0.5) ** 2).clamp_min(-10) / self.final_steps
         reward = torch.where(t >= self.horizon - self.final_steps, final, between)
-        following = self.target_deviation * noise[0] if noise else torch.zeros_like(target)
-        return (torch.where(t == 0, u[0], saved), following), torch.where(t == 0, 0.0, reward)
+        return torch.where(t == 0, 0.0, reward)

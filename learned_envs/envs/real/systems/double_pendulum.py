@@ -111,12 +111,14 @@ class DoublePendulum(System):
     def _start(self, noise: Columns) -> tuple[float, ...]:
         return self.goal
 
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
         swung = self._swing(torch.stack(x, 1)).unbind(1)
         released = (u[0], 0.0, self.angle_scale * self.goal_lower, 0.0)
-        following = tuple(torch.where(t == 0, new, free) for new, free in zip(released, swung, strict=True))
+        return tuple(torch.where(t == 0, new, free) for new, free in zip(released, swung, strict=True))
+
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
         distance = sum((number - goal) ** 2 for number, goal in zip(x, self.goal, strict=True)) / 4
-        return following, torch.where(t == self.horizon - 1, -distance, 0.0)
+        return torch.where(t == self.horizon - 1, -distance, 0.0)
 
     def _swing(self, state: Tensor) -> Tensor:
         """One free step, shape (B, 4)."""

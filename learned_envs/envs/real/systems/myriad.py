@@ -104,19 +104,24 @@ class MyriadSystem(System):
     def _start(self, noise: Columns) -> tuple[float | Tensor, ...]:
         return (*noise[: self.distractors], *self.start)
 
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
-        x = x[self.distractors :]
-        time = t.to(x[0].dtype) * self.dt
-        following = tuple(old + self.dt * rate for old, rate in zip(x, self.dynamics(x, u, time), strict=True))
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
+        x, shocks = x[self.distractors :], noise[self.distractors :]
+        rates = self.dynamics(x, u, self._time(x, t))
+        following = tuple(old + self.dt * rate for old, rate in zip(x, rates, strict=True))
         if self.noise:
-            shocks = noise[self.distractors :]
             following = tuple(new + self.noise * shock for new, shock in zip(following, shocks, strict=True))
         following = tuple(new.clamp(low, high) for new, (low, high) in zip(following, self.bounds, strict=True))
-        reward = -self.dt * self.cost(x, u, time)
+        return (*noise[: self.distractors], *following)
+
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
+        x = x[self.distractors :]
+        reward = -self.dt * self.cost(x, u, self._time(x, t))
         final = self.terminal_cost(x)
-        if final is not None:
-            reward = reward - torch.where(t == self.horizon - 1, final, 0.0)
-        return (*noise[: self.distractors], *following), reward
+        return reward if final is None else reward - torch.where(t == self.horizon - 1, final, 0.0)
+
+    def _time(self, x: Columns, t: Tensor) -> Tensor:
+        """Physical time of the step, in the dtype of the state."""
+        return t.to(x[0].dtype) * self.dt
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,11 +65,14 @@ class OneBounce(System):
     def _start(self, noise: Columns) -> tuple[float, ...]:
         return (0.0, 0.0, self.wall, self.goal)
 
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
         ball, velocity, wall, goal = x
         ahead = ball + velocity * self.dt
         bounces, throws = ahead <= wall, t == 0
         reached = torch.where(bounces, 2 * wall - ahead, ahead)
         slowed = torch.where(bounces, -velocity, velocity * (1 - self.friction * self.dt))
-        reward = torch.where(t == self.horizon - 1, -((ball - goal) ** 2), 0.0)
-        return (torch.where(throws, 0.0, reached), torch.where(throws, u[0], slowed), wall, goal), reward
+        return (torch.where(throws, 0.0, reached), torch.where(throws, u[0], slowed), wall, goal)
+
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
+        ball, _, _, goal = x
+        return torch.where(t == self.horizon - 1, -((ball - goal) ** 2), 0.0)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import ClassVar, Literal, get_args
 
+import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +59,8 @@ class System(ABC):
             value = getattr(self, field.name)
             if isinstance(field.default, float) and not (isinstance(value, Real) and math.isfinite(value)):
                 raise ValueError(f"{field.name} is {value!r}, expected a finite number.")
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}, expected True or False.")
         if self.duration <= 0:
             raise ValueError(f"duration is {self.duration}, but must be above 0.")
 
@@ -84,6 +88,17 @@ class System(ABC):
     def observation_bounds(self) -> Bounds:
         """Lower and upper bound of each number of an observation: the state, the index of the step, and any extras."""
         return (*self.state_bounds, (0.0, float(self.horizon)))
+
+    @property
+    def observation_space(self) -> gym.spaces.Box:
+        """Space of one observation, float32, within `observation_bounds`."""
+        low, high = np.array(self.observation_bounds, np.float32).T
+        return gym.spaces.Box(low, high, dtype=np.float32)
+
+    @property
+    def action_space(self) -> gym.spaces.Box:
+        """Space of one action: m numbers in [-1, 1], float32."""
+        return gym.spaces.Box(-1.0, 1.0, (self.action_dim,), np.float32)
 
     @property
     def noise_size(self) -> int:
@@ -143,9 +158,25 @@ class System(ABC):
         """
         self._check(state, action)
         t = torch.as_tensor(t, device=state.device).expand(len(state))
-        noise = self._parse_noise(noise, state)
-        columns, reward = self._step(state.unbind(1), self._controls(action), t, noise.unbind(1))
-        return torch.stack(columns, 1), reward
+        told = state.unbind(1), self._controls(action), t, self._parse_noise(noise, state).unbind(1)
+        return torch.stack(self._following(*told), 1), self._reward(*told)
+
+    def reward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """The reward of a step, from what an agent is shown before it; of a noisy reward the mean.
+
+        So whoever models the dynamics alone knows the rewards. Values are not checked.
+
+        Args:
+            observations: Shape (..., len(observation_bounds)), as `observe` gives them.
+            actions: In [-1, 1], shape (..., m), dtype of the observations.
+
+        Returns:
+            The rewards that `step` gives, shape (...), with gradients to states and actions.
+        """
+        state, t = self.split(observations)
+        x = state.unbind(-1)
+        noise = (torch.zeros_like(x[0]),) * self.noise_size
+        return self._reward(x, self._controls(actions), t, noise)
 
     def rollout(
         self, actions: Tensor, state: Tensor | None = None, noise: Tensor | None = None
@@ -192,17 +223,57 @@ class System(ABC):
         t = torch.as_tensor(t, device=state.device).expand(len(state))
         return torch.cat([state, t.to(state.dtype).unsqueeze(1)], 1)
 
+    def split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Tell state and time apart in what `observe` showed.
+
+        Args:
+            observations: Shape (..., len(observation_bounds)).
+
+        Returns:
+            The states, shape (..., n), and the indices of the step, rounded to whole numbers, int64, shape (...).
+        """
+        n = self.state_dim
+        return observations[..., :n], observations[..., n].detach().round().long()
+
+    def check_observations(self, observations: Tensor) -> None:
+        """Refuse observations that the system cannot go on from.
+
+        Args:
+            observations: Shape (B, len(observation_bounds)).
+
+        Raises:
+            ValueError: If a number is not finite or out of bounds, or an index is no whole number from 0 to H - 1.
+        """
+        observations = observations.detach()
+        values, clock = observations[:, : self.state_dim], observations[:, self.state_dim]
+        low, high = values.new_tensor(self.state_bounds).unbind(1)
+        wrong = ~(values.isfinite() & (values >= low) & (values <= high))
+        if bool(wrong.any()):
+            row, column = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"observations has {values[row, column].item()} as number {column} of state {row}, expected a finite number in "
+                f"[{low[column].item():g}, {high[column].item():g}]."
+            )
+        if not bool(((clock >= 0) & (clock < self.horizon) & (clock == clock.round())).all()):
+            raise ValueError(
+                f"observations has the steps {clock.tolist()}, expected whole numbers from 0 to {self.horizon - 1}."
+            )
+
     @abstractmethod
     def _start(self, noise: Columns) -> tuple[float | Tensor, ...]:
         """The numbers of the initial state."""
 
     @abstractmethod
-    def _step(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> tuple[Columns, Tensor]:
-        """The numbers of the next state, and the reward, for physical controls u and the index of the step t."""
+    def _following(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Columns:
+        """The numbers of the next state, for physical controls u and the index of the step t."""
+
+    @abstractmethod
+    def _reward(self, x: Columns, u: Columns, t: Tensor, noise: Columns) -> Tensor:
+        """The reward of the step. Like every column, it may have any shape."""
 
     def _controls(self, action: Tensor) -> Columns:
         """Physical controls of actions in [-1, 1]."""
-        pairs = zip(action.unbind(1), self.control_bounds, strict=True)
+        pairs = zip(action.unbind(-1), self.control_bounds, strict=True)
         return tuple(low + (a + 1) * ((high - low) / 2) for a, (low, high) in pairs)
 
     def _parse_noise(self, noise: Tensor | None, like: Tensor) -> Tensor:

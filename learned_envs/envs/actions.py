@@ -1,0 +1,47 @@
+"""Actions that callers hand in, checked before a model sees them."""
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+__all__ = ["parse_actions"]
+
+
+def parse_actions(actions: Tensor, space: gym.Space, check_values: bool = True) -> Tensor:
+    """Turn actions into what models take.
+
+    Args:
+        actions: Of any number of environments and steps, in a shape that has been checked.
+        space: Space of one action, `gymnasium.spaces.Discrete` or `gymnasium.spaces.Box`.
+        check_values: Whether to look at the values too, which on a GPU waits for the device.
+
+    Returns:
+        Indices, int64, or numbers, float32; in memory of their own.
+
+    Raises:
+        ValueError: If a dtype does not fit, or a value lies outside the space.
+    """
+    discrete = isinstance(space, gym.spaces.Discrete)
+    no_number = actions.dtype == torch.bool or actions.is_complex()
+    if actions.numel() and (no_number or (discrete and actions.is_floating_point())):
+        raise ValueError(f"actions has dtype {actions.dtype}, expected {'integers' if discrete else 'float32'}.")
+    # Torch compares few of the unsigned types; what is too large for int64 becomes negative, and is refused.
+    # Copied in any case: kernels round by how memory is aligned, and the caller's may lie anywhere.
+    actions = actions.to(torch.int64 if discrete else torch.float32, copy=True)
+    if check_values:
+        _check_values(actions, space)
+    return actions
+
+
+def _check_values(actions: Tensor, space: gym.Space) -> None:
+    if isinstance(space, gym.spaces.Discrete):
+        bounds = (0, int(space.n) - 1)
+        complaint = "actions contains {}, expected integers from {} to {}."
+    else:
+        assert isinstance(space, gym.spaces.Box)
+        bounds = (space.low, space.high)
+        complaint = "actions contains {:g}, expected numbers in [{:g}, {:g}]. Clip them, or squash them with tanh."
+    low, high = (torch.as_tensor(bound, device=actions.device).expand_as(actions) for bound in bounds)
+    wrong = ~((actions >= low) & (actions <= high))  # also where a number is NaN
+    if bool(wrong.any()):
+        raise ValueError(complaint.format(*(values[wrong][0].item() for values in (actions, low, high))))
