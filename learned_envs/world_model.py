@@ -118,6 +118,7 @@ class WorldModel(nn.Module, ABC):
         observation_shape: Shape of one observation.
         observation_dtype: Its dtype.
         noise_size: How many uniform random numbers in [0, 1) a step consumes per environment; 0 if it is deterministic.
+        ends: Whether episodes can end by themselves; if not, every end probability is 0, and nothing is drawn for it.
         observation_space, action_space, snapshot: Gymnasium spaces and the snapshot's configuration; set by
             `learned_envs.load`.
     """
@@ -125,6 +126,7 @@ class WorldModel(nn.Module, ABC):
     observation_shape: tuple[int, ...]
     observation_dtype: torch.dtype
     noise_size: int
+    ends: bool = True
     observation_space: Any
     action_space: Any
     snapshot: Any

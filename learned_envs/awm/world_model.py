@@ -66,7 +66,8 @@ class ContinuousWorldModel(WorldModel):
         self.config = config
         self.dynamics = make_dynamics(config)
         self.observation_normalizer = Normalizer(config.observation_dim)
-        self.target_normalizer = Normalizer(config.state_dim)
+        # What never changes is predicted in so small a unit that its errors do not add up.
+        self.target_normalizer = Normalizer(config.state_dim, constant=1e-4)
         self.reward_network: nn.Module | None = None
         if config.reward == "learned":
             inputs = config.observation_dim + config.action_dim
@@ -81,6 +82,7 @@ class ContinuousWorldModel(WorldModel):
         self.observation_shape = (config.observation_dim,)
         self.observation_dtype = torch.float32
         self.noise_size = 0
+        self.ends = False
 
     def use_reward(self, reward: RewardFunction) -> None:
         """Set the known reward function.

@@ -174,19 +174,25 @@ class BatchedEnv(VectorEnv, ABC):
             return self._step(self._running(), self._parse_actions(actions))
 
     def _step(self, before: EnvState, action: Tensor) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        noise = uniform(before.keys, before.draws, self.world_model.noise_size + 1)
-        model_state, prediction = self.world_model.step(before.model, action, noise[:, :-1])
-        terminated = noise[:, -1] < prediction.end_probability
+        size = self.world_model.noise_size
+        noise = uniform(before.keys, before.draws, size + self.world_model.ends)
+        model_state, prediction = self.world_model.step(before.model, action, noise[:, :size])
+        terminated = torch.zeros_like(before.ended)
+        if self.world_model.ends:
+            terminated = noise[:, size] < prediction.end_probability
         elapsed = before.elapsed + 1
         truncated = elapsed >= self.max_episode_steps  # also where the game ended, as TimeLimit has it
-        returns = before.returns + prediction.reward.detach()
-        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, returns, terminated | truncated)
         reward = prediction.reward
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:  # the action of an ended environment is ignored
+        returns = before.returns + reward.detach()
+        over = terminated | truncated
+        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, returns, over)
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._perhaps(before.ended):
+            # The action of an ended environment is ignored.
             reward = reward.masked_fill(before.ended, 0.0)
             terminated, truncated = terminated & ~before.ended, truncated & ~before.ended
+            over = terminated | truncated
             state = self._reset_where(before.ended, state, before.draws)
-        infos = self._episode_infos(elapsed, returns, terminated | truncated)
+        infos = self._episode_infos(elapsed, returns, over)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._final_infos(state, elapsed, returns) | infos
             state = self._reset_where(state.ended, state, state.draws)
@@ -285,9 +291,13 @@ class BatchedEnv(VectorEnv, ABC):
 
     def _reset_where(self, mask: Tensor, state: EnvState, draws: Tensor) -> EnvState:
         """Begin new episodes where the mask is True; choosing the starts is draw number ``draws``."""
-        if self.device.type == "cpu" and not bool(mask.any()):  # on a GPU, asking would wait for the device
+        if not self._perhaps(mask):
             return state
         return self._fresh(self._draw_starts(state.keys, draws), state.keys, draws + 1).where(mask, state)
+
+    def _perhaps(self, mask: Tensor) -> bool:
+        """Whether a mask may be True somewhere; on a GPU, looking would wait for the device."""
+        return self.device.type != "cpu" or bool(mask.any())
 
     def _episode_infos(self, elapsed: Tensor, returns: Tensor, over: Tensor) -> dict[str, Any]:
         """Return and length of the episodes that ended, for tensors.
