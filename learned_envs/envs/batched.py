@@ -197,8 +197,8 @@ class BatchedEnv(VectorEnv, ABC):
             infos = self._final_infos(state, elapsed, returns) | infos
             state = self._reset_where(state.ended, state, state.draws)
         self._state = state
-        flags = self._deliver(terminated), self._deliver(truncated)
-        return self._deliver(self.world_model.observe(state.model)), self._deliver(reward), *flags, infos
+        seen = self._deliver(self.world_model.observe(state.model))
+        return seen, self._deliver(reward), self._hand_over(terminated), self._hand_over(truncated), infos
 
     def detach(self) -> None:
         """Cut the graph of gradients: the next steps do not reach back beyond this point."""
@@ -306,8 +306,9 @@ class BatchedEnv(VectorEnv, ABC):
         """
         if self.output == "numpy":
             return {}
-        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed)}
-        return {"episode": episode | {f"_{key}": self._deliver(over) for key in "rl"}, "_episode": self._deliver(over)}
+        mask = self._deliver(over)
+        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed), "_r": mask, "_l": mask}
+        return {"episode": episode, "_episode": mask}
 
     def _final_infos(self, state: EnvState, elapsed: Tensor, returns: Tensor) -> dict[str, Any]:
         """What SAME_STEP mode reports of the episodes that ended, before their environments are reset."""
@@ -321,6 +322,10 @@ class BatchedEnv(VectorEnv, ABC):
     def _deliver(self, tensor: Tensor) -> Any:
         """A copy for the caller, who may write into it."""
         return tensor.clone() if self.output == "torch" else tensor.detach().cpu().numpy().copy()
+
+    def _hand_over(self, tensor: Tensor) -> Any:
+        """A tensor that nobody else holds, for the caller."""
+        return tensor if self.output == "torch" else tensor.detach().cpu().numpy()
 
     def _check_state(self, state: EnvState) -> None:
         """Refuse a state that `get_state` of such an environment cannot have made."""

@@ -42,7 +42,8 @@ def measure_model(model: ContinuousWorldModel, episodes: Episodes) -> dict[str, 
     Returns:
         ``state_error``, root mean squared error of all steps from the beginning, in standard deviations; ``curve``, the same
         by step; ``anywhere_error``, the same from a quarter, half and three quarters of the episodes; ``return_error``, that
-        of the return in standard deviations of the real return, or as it is where that is always the same.
+        of the return in standard deviations of the real return, or as it is where that is always the same. None stands for what
+        is not finite.
     """
     horizon = episodes.horizon
     error, returns = rollout_error(model, episodes)
@@ -53,19 +54,24 @@ def measure_model(model: ContinuousWorldModel, episodes: Episodes) -> dict[str, 
         "state_error": _rms(error),
         "curve": curve(error),
         "anywhere_error": _rms(later),
-        "return_error": _rms(returns[0] - returns[1]) / spread,
+        "return_error": _rms((returns[0] - returns[1]) / spread),
     }
 
 
-def curve(values: Tensor) -> dict[str, float]:
+def curve(values: Tensor) -> dict[str, float | None]:
     """Values at some steps, the first and the last among them, by the number of the step from 1 on.
 
     Args:
         values: One a step, shape (H,).
     """
     steps = [step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step < len(values)]
-    return {str(step): float(values[step - 1]) for step in (*steps, len(values))}
+    return {str(step): _finite(values[step - 1]) for step in (*steps, len(values))}
 
 
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
+def _rms(values: Tensor) -> float | None:
+    return _finite(values.square().mean().sqrt())
+
+
+def _finite(value: Tensor) -> float | None:
+    """A number that JSON knows."""
+    return float(value) if bool(value.isfinite()) else None

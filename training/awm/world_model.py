@@ -5,6 +5,7 @@ it is found there, so that the same command resumes a run that was interrupted.
 """
 
 import json
+import math
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -55,7 +56,7 @@ def make_world_model(recipe: ModelRecipe, folder: Path, checkpoint_seconds: floa
     measured: dict[str, dict[str, Any]] = {}
     for name in recipe.candidates:
         models[name], measured[name] = _fit(recipe, name, seen, unseen, folder / name, checkpoint_seconds)
-    best = min(measured, key=lambda name: measured[name]["state_error"] + measured[name]["anywhere_error"])
+    best = min(measured, key=lambda name: _total_error(measured[name]))
     chosen = recipe.choose or best
     torch.manual_seed(update_seed(recipe.seed, "policy", -1))
     beginnings, observations = seen.observations[:, 0], seen.observations
@@ -122,6 +123,12 @@ def _fit(
         figures = measure_model(model, unseen) | {"parameters": parameters, "seconds": time.monotonic() - began}
         write_json(path, figures)
     return model, json.loads(path.read_text())
+
+
+def _total_error(figures: dict[str, Any]) -> float:
+    """By what candidates are compared; infinite where one diverged."""
+    errors = figures["state_error"], figures["anywhere_error"]
+    return sum(math.inf if error is None else error for error in errors)
 
 
 def _fidelity(measured: dict[str, dict[str, Any]], unseen: int, chosen: str) -> dict[str, Any]:

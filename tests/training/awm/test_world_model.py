@@ -17,7 +17,7 @@ from training.awm.fit import Fitting
 from training.awm.measure import curve, measure_model
 from training.awm.model_recipe import Candidate, ModelRecipe, PlansRecipe, PolicyRecipe
 from training.awm.reference import Reference
-from training.awm.world_model import make_world_model, start_bank
+from training.awm.world_model import _total_error, make_world_model, start_bank
 from training.loop import RunError
 
 FITTING = Fitting(updates=12, batch=8, anywhere=0.5, learning_rate=3e-3, decay=True)
@@ -139,6 +139,12 @@ def test_errors_are_those_of_known_predictions() -> None:
     assert measured["state_error"] == pytest.approx(deviation, rel=0.02)
     assert measured["anywhere_error"] == pytest.approx(deviation, rel=0.02)
     assert measured["curve"]["20"] == pytest.approx(deviation, rel=0.02)
+
+
+def test_what_diverged_is_told_without_a_number_that_json_does_not_know() -> None:
+    assert curve(torch.tensor([1.0, torch.inf, torch.nan])) == {"1": 1.0, "2": None, "3": None}
+    diverged, fair = {"state_error": None, "anywhere_error": 0.1}, {"state_error": 9.0, "anywhere_error": 9.0}
+    assert _total_error(fair) < _total_error(diverged)
 
 
 def test_curves_have_the_first_and_the_last_step() -> None:
