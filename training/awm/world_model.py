@@ -6,7 +6,6 @@ it is found there, so that the same command resumes a run that was interrupted.
 
 import json
 import math
-import time
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -115,12 +114,11 @@ def _fit(
     model.use_bounds(recipe.make_system().observation_bounds)
     stage = FitStage(model, seen, recipe.candidates[name].fitting, name)
     path = folder / "measured.json"
-    began = time.monotonic()
     run_stage(stage, folder, recipe.seed, seconds)
     model.eval().requires_grad_(False)
     if not path.exists():
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        figures = measure_model(model, unseen) | {"parameters": parameters, "seconds": time.monotonic() - began}
+        figures = measure_model(model, unseen) | {"parameters": parameters}
         write_json(path, figures)
     return model, json.loads(path.read_text())
 
@@ -133,7 +131,7 @@ def _total_error(figures: dict[str, Any]) -> float:
 
 def _fidelity(measured: dict[str, dict[str, Any]], unseen: int, chosen: str) -> dict[str, Any]:
     """What was measured of each candidate, a table a figure."""
-    names = ("state_error", "anywhere_error", "return_error", "parameters", "seconds")
+    names = ("state_error", "anywhere_error", "return_error", "parameters")
     tables = {name: {candidate: figures[name] for candidate, figures in measured.items()} for name in names}
     curves = {candidate: figures["curve"] for candidate, figures in measured.items()}
     return {"open_loop": {"episodes": unseen, "chosen": chosen, **curves}, **tables}
