@@ -707,14 +707,14 @@ def check_model_by_hand_equals_every_face(subject: Subject, starts: StartKind) -
     ended = np.zeros(3, bool)
     by_hand = _by_hand(model, bank.take(choice), keys, actions)
     for index, (wanted, action) in enumerate(zip(by_hand, actions, strict=True)):
-        observations, rewards, terminated, _, infos = env.step(action)
-        shown = observations.copy()
-        shown[terminated] = infos["final_obs"][terminated]
+        observations, rewards, terminated, truncated, infos = env.step(action)
+        over, shown = terminated | truncated, observations.copy()
+        shown[over] = infos["final_obs"][over]
         running = ~ended
         assert_same(shown[running], wanted[0][running], f"step {index}, observations")
         assert_same(rewards[running], wanted[1][running], f"step {index}, rewards")
         assert_same(terminated[running], wanted[2][running], f"step {index}, terminated")
-        ended |= terminated
+        ended |= over
 
 
 def _by_hand(model: Any, state: Any, keys: Tensor, actions: Array) -> Iterator[tuple[Array, Array, Array]]:
