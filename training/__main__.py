@@ -17,20 +17,29 @@ __all__ = ["main"]
 
 
 def collect(
-    id: Annotated[str, tyro.conf.Positional], /, steps: int = 100_000, seed: int = 0, folder: Path | None = None
+    id: Annotated[str, tyro.conf.Positional],
+    /,
+    steps: int = 100_000,
+    seed: int = 0,
+    folder: Path | None = None,
+    policy: str | None = None,
+    epsilons: tuple[float, ...] = (0.0, 0.05, 0.2),
 ) -> None:
-    """Record real experience of a game with a mixture of policies.
+    """Record real experience of a game with a mixture of policies, or with a trained agent.
 
     Args:
         id: Id of the learned environment, such as LearnedPong-v0.
         steps: Agent steps in all, four emulator frames each.
         seed: Seed of games and policies.
         folder: Where it goes; by default data/ID-SEED.
+        policy: File of the agent that plays, agent.safetensors of a run of ppo; it draws its actions from its policy.
+        epsilons: Shares of uniformly random actions of the agent; each episode draws one of them.
     """
     from training.collect import CollectConfig
     from training.collect import collect as record
 
-    record(CollectConfig(entry(id).real[1], steps, seed), folder or Path("data") / f"{id}-{seed}")
+    config = CollectConfig(entry(id).real[1], steps, seed, policy=policy, epsilons=epsilons)
+    record(config, folder or Path("data") / f"{id}-{seed}")
 
 
 def twm(

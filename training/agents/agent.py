@@ -140,7 +140,7 @@ class Agent(nn.Module):
         self.log_std = nn.Parameter(torch.full((len(config.low),), -0.5)) if not config.num_actions else None
         self.register_buffer("low", torch.tensor(config.low), persistent=False)
         self.register_buffer("high", torch.tensor(config.high), persistent=False)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stubs forget it
 
     def forward(self, observations: Tensor) -> tuple[Distribution, Tensor]:
         """What to do, and what it is worth.
@@ -172,6 +172,18 @@ class Agent(nn.Module):
             return actions
         assert isinstance(self.low, Tensor) and isinstance(self.high, Tensor)
         return self.low + (actions.clamp(-1, 1) + 1) / 2 * (self.high - self.low)
+
+    def check_fits(self, observations: gym.Space, actions: gym.Space) -> None:
+        """Refuse spaces of another environment.
+
+        Raises:
+            AgentError: If observations or actions differ from what the agent was trained with.
+        """
+        wanted = AgentConfig.of(observations, actions)
+        for name in ("observation_shape", "pictures", "num_actions", "low", "high"):
+            mine, its = getattr(self.config, name), getattr(wanted, name)
+            if mine != its:
+                raise AgentError(f"The agent has {name} {mine}, the environment {its}: it was trained for another one.")
 
     @torch.no_grad()
     def act(self, observations: Tensor, greedy: bool = False) -> Tensor:

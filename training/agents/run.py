@@ -18,7 +18,7 @@ from learned_envs.envs.real.control import SystemVectorEnv
 from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.starts import StartKind
-from training.agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
+from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
 from training.loop import open_run, run_stage
 from training.provenance import provenance, write_json
@@ -70,24 +70,12 @@ class PpoRun:
             AgentError: If an agent that exists does not fit the environments.
         """
         sizes = {"channels": self.channels, "hidden": self.hidden, "bf16": self.bf16}
-        wanted = AgentConfig.of(envs.single_observation_space, envs.single_action_space, **sizes)
+        spaces = envs.single_observation_space, envs.single_action_space
         if self.agent is None:
-            return Agent(wanted)
+            return Agent(AgentConfig.of(*spaces, **sizes))
         agent = load_agent(Path(self.agent))
-        check_fits(agent, wanted)
+        agent.check_fits(*spaces)
         return agent
-
-
-def check_fits(agent: Agent, wanted: AgentConfig) -> None:
-    """Refuse an agent for other spaces.
-
-    Raises:
-        AgentError: If observations or actions differ.
-    """
-    for name in ("observation_shape", "pictures", "num_actions", "low", "high"):
-        mine, its = getattr(agent.config, name), getattr(wanted, name)
-        if mine != its:
-            raise AgentError(f"The agent has {name} {mine}, the environment {its}: it was trained for another one.")
 
 
 def train_ppo(
