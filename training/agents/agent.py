@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +18,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 __all__ = ["Agent", "AgentConfig", "AgentError", "Moments", "load_agent", "save_agent"]
 
 _FORMAT = "learned_envs agent 1"
+_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
 class AgentError(ValueError):
@@ -227,7 +228,7 @@ def load_agent(path: Path, device: str | torch.device = "cpu") -> Agent:
     return agent.to(device).eval()
 
 
-def _orthogonal(layer: nn.Linear | nn.Conv2d, gain: float = 2**0.5) -> nn.Module:
+def _orthogonal(layer: _Layer, gain: float = 2**0.5) -> _Layer:
     nn.init.orthogonal_(layer.weight, gain)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
