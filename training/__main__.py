@@ -9,26 +9,37 @@ from typing import Annotated
 import tyro
 
 from learned_envs.catalog import BUNDLED, entry
+from training.agents.ppo import PpoConfig
+from training.agents.run import PpoRun
 from training.awm.recipe import BpoRecipe
 
 __all__ = ["main"]
 
 
 def collect(
-    id: Annotated[str, tyro.conf.Positional], /, steps: int = 100_000, seed: int = 0, folder: Path | None = None
+    id: Annotated[str, tyro.conf.Positional],
+    /,
+    steps: int = 100_000,
+    seed: int = 0,
+    folder: Path | None = None,
+    policy: str | None = None,
+    epsilons: tuple[float, ...] = (0.0, 0.05, 0.2),
 ) -> None:
-    """Record real experience of a game with a mixture of policies.
+    """Record real experience of a game with a mixture of policies, or with a trained agent.
 
     Args:
         id: Id of the learned environment, such as LearnedPong-v0.
         steps: Agent steps in all, four emulator frames each.
         seed: Seed of games and policies.
         folder: Where it goes; by default data/ID-SEED.
+        policy: File of the agent that plays, agent.safetensors of a run of ppo; it draws its actions from its policy.
+        epsilons: Shares of uniformly random actions of the agent; each episode draws one of them.
     """
     from training.collect import CollectConfig
     from training.collect import collect as record
 
-    record(CollectConfig(entry(id).real[1], steps, seed), folder or Path("data") / f"{id}-{seed}")
+    config = CollectConfig(entry(id).real[1], steps, seed, policy=policy, epsilons=epsilons)
+    record(config, folder or Path("data") / f"{id}-{seed}")
 
 
 def twm(
@@ -118,6 +129,36 @@ def experiment(
     print(f"The figure is {figure}, the numbers are in {numbers}")
 
 
+def ppo(
+    run: tyro.conf.OmitArgPrefixes[PpoRun],
+    config: tyro.conf.OmitArgPrefixes[PpoConfig],
+    folder: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Train an agent by PPO in a learned environment, and judge it in the real one.
+
+    Args:
+        run: Who is trained, and where.
+        config: How.
+        folder: Folder of the run; the same folder resumes it. By default runs/ppo-ID-SEED, or runs/ppo-real-ID-SEED.
+        device: Where agent and learned environment compute, such as cpu or cuda.
+        threads: CPU threads to use.
+    """
+    import torch
+
+    from training.agents.run import train_ppo
+
+    torch.set_num_threads(threads)
+    name = "-".join(["ppo", *["real"][: run.real], Path(run.id).name, str(run.seed)])
+    folder = folder or Path("runs") / name
+    result = train_ppo(run, config, folder, device)
+    for each in result["evaluations"]:
+        earned = f"return {each['mean']:.2f}, sd {each['sd']:.2f}, in {each['episodes']} real episodes"
+        print(f"After {each['steps']:,} steps: {earned}")
+    print(f"The agent is {folder / 'agent.safetensors'}")
+
+
 def main() -> None:
     """Run a command; errors of ours are told in one line."""
     import gymnasium
@@ -126,7 +167,7 @@ def main() -> None:
     from training.loop import RunError
 
     try:
-        commands = {"collect": collect, "twm": twm, "bpo": bpo, "experiment": experiment}
+        commands = {"collect": collect, "twm": twm, "bpo": bpo, "experiment": experiment, "ppo": ppo}
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")
