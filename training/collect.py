@@ -54,10 +54,12 @@ class CollectConfig:
             )
 
     def describe(self) -> dict[str, Any]:
-        """What tells this recording from others: without an agent, nothing of agents; with one, also its content."""
+        """What tells this recording from others: without an agent, nothing of agents; with one, its content."""
         description = asdict(self) | {"epsilons": list(self.epsilons)}
+        del description["policy"]
         if self.policy is None:
-            return {key: value for key, value in description.items() if key not in ("policy", "epsilons")}
+            del description["epsilons"]
+            return description
         return description | {"policy_sha256": hashlib.sha256(Path(self.policy).read_bytes()).hexdigest()}
 
 
