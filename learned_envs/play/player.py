@@ -50,7 +50,8 @@ class Player:
         self._running = asyncio.Event()
         self._lock = asyncio.Lock()  # one change at a time, and none while it is told
         self._worker = ThreadPoolExecutor(1, "play")  # so that a slow model does not keep the page from being heard
-        self._writing: set[asyncio.Task[None]] = set()
+        self._writing = 0  # films
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, page: WebSocket) -> None:
         """Play with a page until it leaves; the one before it is dismissed."""
@@ -179,9 +180,10 @@ class Player:
         if self._film is None:
             raise ValueError("There is no film to end: it was not begun.")
         film, self._film = self._film, None
+        self._writing += 1
         task = asyncio.create_task(self._write_film(film, suffix))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        self._tasks.add(task)  # or it might be collected before it is done
+        task.add_done_callback(self._tasks.discard)
 
     async def _write_film(self, film: list[Moment], suffix: str) -> None:
         session, speed = self.session, self._speed
@@ -190,10 +192,14 @@ class Player:
             self.films[path.name] = path
             await asyncio.to_thread(write_film, path, film, session.system, speed)
         except _MENDABLE as error:
-            await self._tell({"type": "error", "message": f"The film was not written: {error}"})
+            told = {"type": "error", "message": f"The film was not written: {error}"}
         else:
-            told = {"name": path.name, "url": f"/films/{path.name}", "path": str(path), "moments": len(film)}
-            await self._tell({"type": "film", **told})
+            url = f"/films/{path.name}"
+            told = {"type": "film", "name": path.name, "url": url, "path": str(path), "moments": len(film)}
+        async with self._lock:
+            self._writing -= 1
+            await self._tell(told)
+            await self._tell(self._update())
 
     def _update(self, everything: bool = False) -> dict[str, Any]:
         """Where the games stand; with ``everything``, also how they came there, without pictures."""
@@ -210,7 +216,7 @@ class Player:
             "rate": self._rate,
             "seed": self.session.seed,
             "filmed": None if self._film is None else len(self._film),
-            "writing": len(self._writing),
+            "writing": self._writing,
             "branches": [
                 {"step": tip.step, "learned": tip.learned.score, "real": tip.real and tip.real.score}
                 for tip in self.session.branches

@@ -245,7 +245,8 @@ function buildButtons() {
   for (const { action: index, label, keys } of game.bindings) {
     const made = button(label, () => {});
     const sets = keys.filter((set) => set.length).map((set) => set.map((key) => SIGNS[key] ?? key).join(" "));
-    if (sets.length) made.append(Object.assign(document.createElement("kbd"), { textContent: sets.join(" or ") }));
+    if (sets.length) made.append(Object.assign(document.createElement("kbd"), { textContent: sets[0] }));
+    made.title = sets.length ? `Hold ${sets.join(", or ")}` : "Hold no key";
     made.addEventListener("pointerdown", (event) => {
       event.preventDefault(); // no focus: the keys stay with the game
       made.setPointerCapture(event.pointerId);
