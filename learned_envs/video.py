@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def write_gif(path: Path, games: Mapping[str, NDArray[np.uint8]], fps: float = 1
     Raises:
         ValueError: If there is nothing to film, or the games differ in length.
     """
-    write_pages(path, [_page(games, step) for step in range(_count_steps(games))], fps)
+    _write_gif(path, (_page(games, step) for step in range(_count_steps(games))), fps)
 
 
 def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
@@ -42,24 +41,17 @@ def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
 
     Args:
         path: Where it goes; an existing file is replaced.
-        pages: All of one size; they are consumed one by one.
+        pages: All of one size, at least one; they are consumed one by one.
         fps: Pages shown a second; GIF has at most 100, and counts time in hundredths of a second.
 
     Raises:
-        ValueError: If there are no pages, or the file is called neither ``.gif`` nor ``.mp4``.
+        ValueError: If the file is called neither ``.gif`` nor ``.mp4``.
         gymnasium.error.DependencyNotInstalled: If MP4 is asked for and PyAV is missing.
     """
-    pages = iter(pages)
-    first = next(pages, None)
-    if first is None:
-        raise ValueError("pages is empty: there is nothing to film.")
-    if path.suffix == ".mp4":
-        _write(path, _encode_mp4(chain([first], pages), fps))
-    elif path.suffix == ".gif":
-        duration = max(10, round(1000 / fps))
-        _save(path, first, format="GIF", save_all=True, append_images=pages, duration=duration, loop=0)
-    else:
-        raise ValueError(f"path is {path}, but a film is called .gif or .mp4.")
+    writers = {".gif": _write_gif, ".mp4": _write_mp4}
+    if path.suffix not in writers:
+        raise ValueError(f"path is {path}, but films are called {' or '.join(writers)}.")
+    writers[path.suffix](path, pages, fps)
 
 
 def write_contact_sheet(path: Path, games: Mapping[str, NDArray[np.uint8]], columns: int = 8) -> None:
@@ -123,7 +115,14 @@ def _write_text(page: Image.Image, corner: tuple[int, int], text: str, anchor: s
     ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=ImageFont.load_default(16), anchor=anchor)
 
 
-def _encode_mp4(pages: Iterable[Image.Image], fps: float) -> bytes:
+def _write_gif(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
+    rest = iter(pages)
+    _save(
+        path, next(rest), format="GIF", save_all=True, append_images=rest, duration=max(10, round(1000 / fps)), loop=0
+    )
+
+
+def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
     """H.264, which every browser plays."""
     try:
         import av
@@ -145,7 +144,7 @@ def _encode_mp4(pages: Iterable[Image.Image], fps: float) -> bytes:
             container.mux(stream.encode(frame))
         if stream is not None:
             container.mux(stream.encode())
-    return content.getvalue()
+    _write(path, content.getvalue())
 
 
 def _save(path: Path, picture: Image.Image, **options: Any) -> None:
