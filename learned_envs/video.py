@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from learned_envs.envs.rendering import draw
 
-__all__ = ["make_page", "write_contact_sheet", "write_gif", "write_pages"]
+__all__ = ["font", "make_page", "write_contact_sheet", "write_gif", "write_pages"]
 
 _GAP = 8  # pixels between pictures
 _BAR = 28  # height of a line of text
@@ -112,7 +113,17 @@ def _picture(observation: NDArray[np.uint8]) -> Image.Image:
 
 def _write_text(page: Image.Image, corner: tuple[int, int], text: str, anchor: str = "la") -> None:
     x, y = corner
-    ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=ImageFont.load_default(16), anchor=anchor)
+    ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=font(16), anchor=anchor)
+
+
+@cache
+def font(size: int) -> Any:
+    """Pillow's own font. Reading it takes longer than writing with it.
+
+    Args:
+        size: Height in pixels.
+    """
+    return ImageFont.load_default(size)
 
 
 def _write_gif(path: Path, pages: Iterable[Image.Image], fps: float) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from learned_envs.envs.real.systems import System
 from learned_envs.envs.rendering import draw
 from learned_envs.play.session import Moment, View
-from learned_envs.video import make_page, write_pages
+from learned_envs.video import font, make_page, write_pages
 
 __all__ = ["draw_charts", "draw_moment", "write_film"]
 
@@ -79,7 +79,7 @@ def _draw_chart(pen: ImageDraw.ImageDraw, top: int, name: str, curves: dict[str,
     height = _HEIGHT - 4 * _MARGIN
     pen.rectangle((left, bottom - height - _MARGIN // 2, right, bottom), outline=_FRAME)
     text = f"{name}: {low:.4g} to {high:.4g}"
-    pen.text((left, top + 4), text, fill=_INK, font=ImageFont.load_default(14))
+    pen.text((left, top + 4), text, fill=_INK, font=font(14))
     for kind, curve in curves.items():
         points = [
             (

@@ -21,7 +21,7 @@ from learned_envs.play.session import Moment, Session
 __all__ = ["LONGEST_FILM", "Player"]
 
 LONGEST_FILM = 3000
-"""Most moments of a film; a GIF of that many takes about a gigabyte of memory while it is written."""
+"""Most moments of a film; while a GIF of that many is written, it takes about half a gigabyte of memory."""
 _REPLACED = 4001  # how a page is told that another one plays now
 _GONE = (WebSocketDisconnect, RuntimeError)  # what telling a page raises that has left; who hears it will notice
 _MENDABLE = (gym.error.Error, ValueError, RuntimeError, OSError)
@@ -55,19 +55,13 @@ class Player:
 
     async def serve(self, page: WebSocket) -> None:
         """Play with a page until it leaves; the one before it is dismissed."""
-        previous, self._page = self._page, page
         await page.accept()
-        if previous is not None:
-            await _dismiss(previous)
         clock = asyncio.create_task(self._keep_time(page))
         try:
             async with self._lock:
-                self._running.clear()
-                self._action = _still(self.session)
-                await self._tell({"type": "hello", **describe_session(self.session), "speed": self._speed})
-                await self._tell(self._update(everything=True))
+                await self._greet(page)
             while (said := await page.receive())["type"] == "websocket.receive":
-                await self._hear(said.get("text") or "")
+                await self._hear(page, said.get("text") or "")
         finally:
             clock.cancel()
             if self._page is page:
@@ -79,9 +73,22 @@ class Player:
         self._worker.shutdown()
         self.session.close()
 
-    async def _hear(self, text: str) -> None:
-        """Obey a message, or say why not."""
+    async def _greet(self, page: WebSocket) -> None:
+        """Let a page play from now on, and tell it what and how far."""
+        previous, self._page = self._page, page
+        if previous is not None:
+            with suppress(*_GONE):
+                await previous.close(_REPLACED, "The game was opened in another window.")
+        self._running.clear()
+        self._action = _still(self.session)
+        await self._tell({"type": "hello", **describe_session(self.session)})
+        await self._tell(self._update(everything=True))
+
+    async def _hear(self, page: WebSocket, text: str) -> None:
+        """Obey a message, or say why not; a page that was dismissed has nothing to say any more."""
         async with self._lock:
+            if self._page is not page:
+                return
             try:
                 await self._obey(parse_message(text))
             except _MENDABLE as error:
@@ -227,11 +234,6 @@ class Player:
         if self._page is not None:
             with suppress(*_GONE):
                 await self._page.send_json(message)
-
-
-async def _dismiss(page: WebSocket) -> None:
-    with suppress(*_GONE):
-        await page.close(_REPLACED, "The game was opened in another window.")
 
 
 def _still(session: Session) -> Any:

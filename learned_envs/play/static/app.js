@@ -52,7 +52,6 @@ const listeners = {
     if (game.kind === "game") buildButtons();
     else buildSliders();
     buildCharts();
-    showSpeed(game.speed);
   },
   update(told) {
     if (told.timeline) timeline = told.timeline;
@@ -63,6 +62,7 @@ const listeners = {
     show(told.moment);
     showBranches();
     showRecording();
+    if (document.activeElement !== $("speed")) showSpeed(status.speed); // it is not being moved
   },
   look(told) {
     status = told.status;
