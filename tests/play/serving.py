@@ -50,7 +50,7 @@ class Page:
 
     def hear(self, kind: str, wanted: Callable[[dict[str, Any]], bool] = lambda message: True) -> dict[str, Any]:
         """The next message of a kind that is as wanted."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (left := deadline - time.monotonic()) > 0:
             message = json.loads(self._socket.recv(timeout=left))
             if message["type"] == kind and wanted(message):

@@ -54,7 +54,7 @@ def page(browser: "Browser") -> Iterator["Page"]:
     """An empty page, on which no script may fail."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="dark")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -74,7 +74,7 @@ def _wait_for(page: "Page", state: str) -> None:
 
 def _wait_until(page: "Page", condition: Callable[[], bool]) -> None:
     """Wait from outside: the page's policy forbids scripts that are made of strings."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, f"it did not come about; the page says {page.inner_text('body')}"
         page.wait_for_timeout(20)

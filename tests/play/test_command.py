@@ -35,7 +35,7 @@ def test_serves_the_page_until_it_is_interrupted(control: str, tmp_path: Path) -
         with urllib.request.urlopen(found[1]) as answer:
             assert b"learned_envs" in answer.read()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         assert process.stdout.read() == "Stopped.\n" and process.stderr.read() == ""
     assert not (tmp_path / "films").exists(), "the folder is made with the first film"
 

@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const NAMES = ["learned", "real"];
 const REPLACED = 4001; // the server's word for "another page plays now"
 const WASD = { KeyW: "ArrowUp", KeyA: "ArrowLeft", KeyS: "ArrowDown", KeyD: "ArrowRight" };
+const SLOW = new Set(["fork", "switch", "reset", "take_over"]);
 const SIGNS = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Space: "␣" };
 
 let socket = null;
@@ -36,6 +37,7 @@ function connect() {
 
 function say(type, rest = {}) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type, ...rest }));
+  if (SLOW.has(type)) $("state").textContent = "working …"; // until the next update
 }
 
 const listeners = {
