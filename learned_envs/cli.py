@@ -1,4 +1,4 @@
-"""The command line: ``learned-envs list | info | demo``.
+"""The command line: ``learned-envs list | info | demo | play``.
 
 The commands import what they need when they run, so that ``list`` and ``--help`` do without torch.
 """
@@ -86,6 +86,50 @@ def demo(
     run_demo(id, num_envs, steps, device, out, seed, _console())
 
 
+def play(
+    id: _Id = "LearnedPong-v0",
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    device: str = "cpu",
+    seed: int = 0,
+    speed: float | None = None,
+    real: bool = True,
+    out: Path = Path("play_out"),
+    open: bool = False,
+) -> None:
+    """Play on a local web page, with the keyboard or with sliders, beside the real environment under the same actions.
+
+    Args:
+        id: Id of the environment, or the folder of a snapshot.
+        host: Address to listen on; with any but this machine's own, others in the network can play too.
+        port: Port to listen on; 0 takes any that is free.
+        device: Where the model runs, such as cpu, cuda or cuda:1.
+        seed: Seed of the first episode.
+        speed: Steps a second to begin with, 0.5 to 60; left out, 15 for games and 5 for control problems.
+        real: Whether to play the real environment beside it, if it is installed.
+        out: Folder for the films that are recorded.
+        open: Whether to open the page in the browser at once.
+    """
+    try:
+        from learned_envs.play.server import run_play
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled(
+            f'play needs {error.name}, which is not installed. Run: pip install "learned-envs[play]"'
+        ) from error
+    run_play(
+        id,
+        host=host,
+        port=port,
+        device=device,
+        seed=seed,
+        speed=speed,
+        real=real,
+        out=out,
+        open_browser=open,
+        console=_console(),
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is told in one line.
 
@@ -95,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: 1 if the command failed, 2 if the arguments are wrong, 130 if it was interrupted.
     """
-    commands = {"list": list_environments, "info": info, "demo": demo}
+    commands = {"list": list_environments, "info": info, "demo": demo, "play": play}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

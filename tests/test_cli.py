@@ -63,7 +63,7 @@ def test_list_shows_every_id_with_its_game_and_its_model(capsys: pytest.CaptureF
         assert lines[id].rstrip().endswith("bundled" if item.bundled else item.recipe)
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"], ["play", "--help"]], ids=" ".join)
 def test_light_commands_do_without_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
