@@ -156,7 +156,7 @@ def test_agents_that_cannot_act_there_are_refused() -> None:
         settings("reinforce", "LearnedX", PICTURES, discrete)
     for name in ("steps", "seeds", "n_envs", "evaluations", "episodes"):
         with pytest.raises(ValueError, match=f"{name} is 0"):
-            TransferConfig("LearnedPong-v0", **{name: 0})
+            TransferConfig("LearnedPong-v0", **{name: 0})  # type: ignore[arg-type]
 
 
 def test_command_line_refuses_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -190,8 +190,9 @@ def test_command_line_compares_learned_pong_with_pong(
 def test_horizon_of_a_control_problem_is_an_end_and_rewards_of_games_are_signs(tiny_snapshots: dict[str, Path]) -> None:
     envs = _Task(make_vec_env(tiny_snapshots["awm-transformer"], 2), control=True)
     envs.reset()
-    for _ in range(CONTROL_HORIZON):
-        _, _, dones, infos = envs.step(np.zeros((2, 1), np.float32))
+    for _ in range(CONTROL_HORIZON - 1):
+        assert not envs.step(np.zeros((2, 1), np.float32))[2].any()
+    _, _, dones, infos = envs.step(np.zeros((2, 1), np.float32))
     assert dones.all() and infos[0]["TimeLimit.truncated"] is False and "terminal_observation" in infos[0]
     game = _Task(make_vec_env(tiny_snapshots["compact"], 8), control=False)
     game.reset()
