@@ -24,8 +24,9 @@ def main(
         rate: Their size.
     """
     envs = gym.make_vec(id, num_envs=num_envs, output="torch", differentiable=True, starts="anywhere")
-    discrete = isinstance(envs.single_action_space, gym.spaces.Discrete)
-    width = envs.single_action_space.n if discrete else envs.single_action_space.shape[0]
+    space = envs.single_action_space
+    discrete = isinstance(space, gym.spaces.Discrete)
+    width = int(space.n) if discrete else gym.spaces.flatdim(space)
     plan = torch.zeros(horizon, num_envs, width, requires_grad=True)
     for update in range(updates):
         envs.reset(seed=0)  # the same starts and the same noise
