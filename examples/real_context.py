@@ -24,7 +24,11 @@ def main(id: str = "LearnedPong-v0", context: int = 24, steps: int = 48, seed: i
         observation, reward, *_ = real.step(actions[-1])
         observations.append(observation)
         rewards.append(reward)
-    given = {"observations": np.stack(observations), "actions": np.array(actions), "rewards": np.array(rewards, np.float32)}
+    given = {
+        "observations": np.stack(observations),
+        "actions": np.array(actions),
+        "rewards": np.array(rewards, np.float32),
+    }
     first, _ = learned.reset(seed=seed, options=given)
     print("The imagined game begins with the last real picture:", np.array_equal(first, observations[-1]))
     for step in range(steps):
