@@ -161,6 +161,7 @@ def test_recording_is_not_gone_on_with_by_another_agent(tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="num_actions 4, the environment 6"):
         policy = _agent(tmp_path / "other.safetensors", 4)
         collect(CollectConfig("Pong", 80, games=2, policy=policy), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
     with pytest.raises(AgentError, match="holds no agent"):
         collect(CollectConfig("Pong", 80, games=2, policy="nowhere"), tmp_path / "fourth")
     with pytest.raises(ValueError, match=r"epsilons is \(1\.5,\)"):
