@@ -1,4 +1,4 @@
-"""The command line: ``learned-envs list | info | demo | play``.
+"""The command line: ``learned-envs list | info | demo | play | transfer``.
 
 The commands import what they need when they run, so that ``list`` and ``--help`` do without torch.
 """
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
@@ -130,6 +130,41 @@ def play(
     )
 
 
+def transfer(
+    id: _Id,
+    agent: Literal["ppo", "a2c", "dqn", "sac", "td3"] = "ppo",
+    steps: int = 1_000_000,
+    seeds: int = 1,
+    n_envs: int | None = None,
+    evaluations: int = 10,
+    episodes: int = 30,
+    baselines: bool = True,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
+    """Train an agent in imagination and judge it in reality, beside the same agent trained in reality.
+
+    The same command goes on where it was interrupted.
+
+    Args:
+        id: Id of the environment, or the folder of a snapshot.
+        agent: Which agent of Stable-Baselines3; dqn chooses one of several actions, sac and td3 act by numbers.
+        steps: Steps of each training.
+        seeds: Number of trainings of each kind, seeded 0, 1, ...
+        n_envs: Environments side by side; by default what suits the agent.
+        evaluations: How often each agent is judged, at even distances.
+        episodes: Episodes in imagination and in reality of each evaluation.
+        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from, and
+            with as many steps as in imagination.
+        device: Where agents and the learned environment compute, such as cpu or cuda.
+        out: Folder for the table, the plot, the returns and the agents; by default transfer_out/ID-AGENT.
+    """
+    from learned_envs.transfer import TransferConfig, compare
+
+    config = TransferConfig(id, agent, steps, seeds, n_envs, evaluations, episodes, baselines)
+    compare(config, out or Path("transfer_out") / f"{Path(id).name}-{agent}", device, _console())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is told in one line.
 
@@ -139,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: 1 if the command failed, 2 if the arguments are wrong, 130 if it was interrupted.
     """
-    commands = {"list": list_environments, "info": info, "demo": demo, "play": play}
+    commands = {"list": list_environments, "info": info, "demo": demo, "play": play, "transfer": transfer}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,

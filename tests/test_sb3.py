@@ -202,7 +202,8 @@ def test_one_transfer_a_step_brings_everything_from_the_gpu(game: str) -> None:
     assert np.abs(envs.reset().astype(int) - same.reset()).max() <= 1
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         _, rewards, dones, infos = envs.step(np.zeros(3, int))
-    copies = [event for event in profile.events() if "Memcpy DtoH" in event.name]
+    events: Any = profile.events()
+    copies = [event for event in events if "Memcpy DtoH" in event.name]
     assert len(copies) == 1
     for _ in range(3):
         _, rewards, dones, infos = envs.step(np.zeros(3, int))

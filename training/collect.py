@@ -6,6 +6,7 @@ for byte, as one that was not.
 """
 
 import hashlib
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -122,6 +123,9 @@ def collect(config: CollectConfig, folder: Path) -> None:
         AgentError: If the agent cannot be read, or is one for another game.
     """
     agent = None if config.policy is None else load_agent(Path(config.policy))
+    if agent is not None:
+        with closing(make_atari_vec(config.game, 1)) as envs:
+            agent.check_fits(envs.single_observation_space, envs.single_action_space)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"config": config.describe(), "ale_py": version("ale-py"), "complete": False}
     if (folder / "manifest.json").exists():
@@ -142,8 +146,6 @@ def collect(config: CollectConfig, folder: Path) -> None:
 def _record(config: CollectConfig, agent: Agent | None, folder: Path, progress: "tqdm[NoReturn]") -> None:
     quota = config.steps // config.games
     envs = make_atari_vec(config.game, config.games)
-    if agent is not None:
-        agent.check_fits(envs.single_observation_space, envs.single_action_space)
     casting = _Casting(config, int(envs.single_action_space.n), agent)  # type: ignore[attr-defined]
     recorded = [_recorded_steps(folder, slot) for slot in range(config.games)]  # (episodes, steps) on disk
     progress.update(sum(steps for _, steps in recorded))
