@@ -19,6 +19,9 @@ from learned_envs.world_model import WorldModel
 
 __all__ = ["FAMILIES", "Family"]
 
+_LONGEST_CONTEXT = 1024  # memory grows with it, though the weights do not
+_LARGEST_REWARD = 1e30  # float32 ends at 3e38
+
 
 class Family(ABC):
     """What a snapshot must know of a family of models.
@@ -43,7 +46,7 @@ class Family(ABC):
 
     @abstractmethod
     def build(self, model: Any, environment: Any) -> WorldModel:
-        """A model without its weights."""
+        """A model without its weights: parameters may be on the meta device."""
 
     @abstractmethod
     def bank(self, tensors: dict[str, Tensor], model: Any) -> StartBank:
@@ -70,6 +73,10 @@ class _Twm(Family):
     weights = torch.float16
 
     def check(self, model: TwmConfig, environment: AtariConfig) -> None:
+        if model.context > _LONGEST_CONTEXT:
+            raise ValueError(f"context is {model.context}, expected at most {_LONGEST_CONTEXT} steps")
+        if any(abs(value) > _LARGEST_REWARD for value in model.reward_values):
+            raise ValueError(f"reward_values is {model.reward_values}, expected numbers up to {_LARGEST_REWARD:.0e}")
         if model.num_actions != environment.num_actions:
             raise ValueError(f"the model has {model.num_actions} actions, the environment {environment.num_actions}")
 
