@@ -112,7 +112,7 @@ def tell_failure(error: Exception, repository: str, revision: str | None = None)
         return MissingModelError(f"{repository!r} is no name of a repository: {error}")
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
-        return MissingModelError(f"{place} refuses access (status {status}): {login} with a token that may read it.")
+        return MissingModelError(f"{place} refuses access (status {status}): {login} with a token that is allowed to.")
     if isinstance(status, int) and status < 500 and status not in (408, 429):
         return MissingModelError(f"{place} answers with status {status}: {_first_line(error)}")
     return None
@@ -214,13 +214,21 @@ def _persist(attempt: Callable[[], Result], repository: str, revision: str | Non
         try:
             return attempt()
         except Exception as error:
-            told = tell_failure(error, repository, revision)
+            problem = _reason(error)
+            told = tell_failure(problem, repository, revision)
             if told is not None:
                 raise told from error
-            if not _of_network(error):
+            if not _of_network(problem):
                 raise
-            problem = error
     raise _Unreachable(_first_line(problem)) from problem
+
+
+def _reason(error: Exception) -> Exception:
+    """What the Hub answered, where the client says no more than that a file is not in the cache either."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cause = error.__cause__
+    return cause if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, Exception) else error
 
 
 def _of_network(error: Exception) -> bool:
