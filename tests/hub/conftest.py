@@ -29,8 +29,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         "HF_TOKEN_PATH": str(tmp_path / "home" / "token"),
         "HF_HUB_OFFLINE": False,
         "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_ETAG_TIMEOUT": 1,
-        "HF_HUB_DOWNLOAD_TIMEOUT": 1,
+        "HF_HUB_ETAG_TIMEOUT": 0.4,
+        "HF_HUB_DOWNLOAD_TIMEOUT": 0.4,
     }.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setattr("learned_envs.download._WAITS", (0.01, 0.02))
