@@ -12,7 +12,7 @@ from hub.published import compare, published
 from learned_envs.catalog import BUNDLED, CATALOG, ORGANIZATION, repository_of
 from learned_envs.download import download, tell_failure
 from learned_envs.errors import MissingModelError
-from learned_envs.manifest import LOADED, MANIFEST, OPTIONAL, check_file, read_manifest
+from learned_envs.manifest import MANIFEST, OPTIONAL, check_file, read_manifest
 from learned_envs.snapshot import staged
 
 __all__ = ["print_catalogue", "pull", "rows"]
@@ -88,7 +88,7 @@ def pull(name: str, revision: str | None = None, out: Path | None = None) -> Pat
     source = download(repository, revision)
     manifest = read_manifest(source)
     with staged(out, replace=False) as partial:
-        for file in (MANIFEST, *LOADED):
+        for file in (MANIFEST, *manifest.loaded):
             copyfile(source / file, partial / file)
         for file in OPTIONAL:
             if file in manifest.files:

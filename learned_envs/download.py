@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from learned_envs.errors import MissingModelError, SnapshotError
-from learned_envs.manifest import LOADED, MANIFEST, damaged_files, read_manifest
+from learned_envs.manifest import MANIFEST, damaged_files, read_manifest
 
 __all__ = ["download", "is_repository", "tell_failure"]
 
@@ -174,7 +174,7 @@ def _get_intact(name: str, sizes: dict[str, int | None], get: Callable[[str], Pa
         damaged = dict(damaged_files(folder))
         if MANIFEST not in damaged:
             _check_sizes(name, folder, sizes)
-            for file in LOADED:
+            for file in read_manifest(folder).loaded:
                 get(file)
             damaged = dict(damaged_files(folder))
         if not damaged:
@@ -187,10 +187,12 @@ def _get_intact(name: str, sizes: dict[str, int | None], get: Callable[[str], Pa
 
 def _check_sizes(name: str, folder: Path, sizes: dict[str, int | None]) -> None:
     """Refuse, before they are fetched, files that cannot be those of the manifest."""
-    for file, entry in read_manifest(folder).files.items():
-        if file in LOADED and sizes.get(file) != entry.size:
+    manifest = read_manifest(folder)
+    for file in manifest.loaded:
+        size = manifest.files[file].size
+        if sizes.get(file) != size:
             found = "is missing" if file not in sizes else f"has {sizes[file]} bytes"
-            raise SnapshotError(f"{name}: {file} {found}, but {MANIFEST} says {entry.size} bytes: it is damaged.")
+            raise SnapshotError(f"{name}: {file} {found}, but {MANIFEST} says {size} bytes: it is damaged.")
 
 
 def _forget(pointer: Path) -> None:

@@ -43,7 +43,7 @@ FORMAT = 2
 MANIFEST, CONFIG, MODEL, STARTS = "manifest.json", "config.json", "model.safetensors", "starts.safetensors"
 FIDELITY, PREVIEW, CARD = "fidelity.json", "preview.gif", "README.md"
 LOADED = (CONFIG, MODEL, STARTS, FIDELITY)
-"""Files that a model is made of."""
+"""Files that an environment is made of; the first two are enough for a model by itself."""
 OPTIONAL = (PREVIEW, CARD)
 """Files for people, which no loader reads."""
 
@@ -86,7 +86,7 @@ class Manifest:
         files: Every file beside the manifest, by name.
 
     Raises:
-        ValueError: If a file is missing from the list, or does not belong to the lay-out.
+        ValueError: If the list lacks the configuration or the weights, or names what does not belong to the lay-out.
     """
 
     format: int
@@ -99,11 +99,16 @@ class Manifest:
         for name in self.files:
             if name not in _NAMES:
                 raise ValueError(f"files names {name!r}, which is no part of a snapshot")
-        missing = [name for name in LOADED if name not in self.files]
-        if missing:
-            raise ValueError(f"files does not name {missing[0]}")
+        for name in (CONFIG, MODEL):
+            if name not in self.files:
+                raise ValueError(f"files does not name {name}")
         if not _RELEASE.fullmatch(self.written_by):
             raise ValueError("written_by is no release")
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The files to load, in the order in which they are read."""
+        return tuple(name for name in LOADED if name in self.files)
 
 
 _ADAPTER = TypeAdapter(Manifest)
@@ -142,7 +147,13 @@ def check_file(folder: Path, name: str, manifest: Manifest) -> Path:
     Raises:
         SnapshotError: If it is missing, is no plain file, lies outside the folder, or has another size or checksum.
     """
-    path, entry = folder / name, manifest.files[name]
+    path = folder / name
+    if name not in manifest.files:
+        raise SnapshotError(
+            f"{folder / MANIFEST} does not name {name}: this is no environment. A model by itself is loaded by the "
+            "from_pretrained of its class."
+        )
+    entry = manifest.files[name]
     size = _plain_file_size(path)
     if size != entry.size:
         raise SnapshotError(
@@ -160,7 +171,7 @@ def damaged_files(folder: Path) -> Iterator[tuple[str, SnapshotError]]:
     except SnapshotError as error:
         yield MANIFEST, error
         return
-    for name in LOADED:
+    for name in manifest.loaded:
         try:
             check_file(folder, name, manifest)
         except SnapshotError as error:

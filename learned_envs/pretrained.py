@@ -85,7 +85,8 @@ def load(
         local_files_only: Whether to do without the network.
 
     Returns:
-        The model in evaluation mode, with ``observation_space``, ``action_space`` and ``snapshot``, its configuration.
+        The model in evaluation mode, with ``observation_space``, ``action_space`` ``snapshot``, its configuration,
+        and ``starts``, recorded contexts.
 
     Raises:
         MissingModelError: If the model is not to be had.
@@ -94,7 +95,7 @@ def load(
     pretrained = load_pretrained(name, revision=revision, device=device, local_files_only=local_files_only)
     model = pretrained.model
     model.observation_space, model.action_space = pretrained.observation_space, pretrained.action_space
-    model.snapshot = pretrained.config
+    model.snapshot, model.starts = pretrained.config, pretrained.starts
     return model
 
 

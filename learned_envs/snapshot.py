@@ -42,7 +42,17 @@ from learned_envs.nn.blueprint import blueprint
 from learned_envs.starts import StartBank, StartKind
 from learned_envs.world_model import WorldModel
 
-__all__ = ["Snapshot", "SnapshotConfig", "read_config", "read_snapshot", "staged", "write_snapshot"]
+__all__ = [
+    "Snapshot",
+    "SnapshotConfig",
+    "holds_environment",
+    "read_config",
+    "read_model",
+    "read_snapshot",
+    "staged",
+    "write_model",
+    "write_snapshot",
+]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -95,6 +105,29 @@ class SnapshotConfig(Generic[Model, Environment]):
         family.check(self.model, self.environment)
 
 
+@dataclass(frozen=True)
+class ModelConfig(Generic[Model]):
+    """What ``config.json`` says of a model by itself, which was saved without an environment.
+
+    Args:
+        family: Which family it is of, a key of `learned_envs.families.FAMILIES`.
+        model: Its sizes.
+        format: Version of the lay-out.
+        library_name: Who reads it.
+    """
+
+    family: str
+    model: Model
+    format: int = FORMAT
+    library_name: Literal["learned_envs"] = "learned_envs"
+
+    __pydantic_config__ = _STRICT
+
+
+_MODEL_ADAPTERS: dict[str, TypeAdapter[ModelConfig]] = {
+    name: TypeAdapter(ModelConfig[family.model])  # type: ignore[valid-type]
+    for name, family in FAMILIES.items()
+}
 _ADAPTERS: dict[str, TypeAdapter[SnapshotConfig]] = {
     name: TypeAdapter(SnapshotConfig[family.model, family.environment])  # type: ignore[valid-type]
     for name, family in FAMILIES.items()
@@ -152,6 +185,27 @@ def write_snapshot(
         write_manifest(partial)
 
 
+def write_model(folder: Path, model: WorldModel) -> None:
+    """Write a model by itself, complete or not at all; an existing folder is replaced.
+
+    Args:
+        folder: Where it goes.
+        model: The model.
+
+    Raises:
+        ValueError: If it is of no known family.
+    """
+    config = getattr(model, "config", None)
+    names = [name for name, family in FAMILIES.items() if isinstance(config, family.model)]
+    if not names:
+        raise ValueError(f"{type(model).__name__} is of no family that a snapshot can hold: {', '.join(FAMILIES)}.")
+    with staged(folder, replace=True) as partial:
+        (partial / MODEL).write_bytes(save(_weights(model, names[0])))
+        described = ModelConfig(names[0], config)
+        _write_json(partial / CONFIG, _MODEL_ADAPTERS[names[0]].dump_python(described, mode="json"))
+        write_manifest(partial)
+
+
 @contextmanager
 def staged(folder: Path, replace: bool) -> Iterator[Path]:
     """A folder beside the target, which takes the target's place once it is filled without an error.
@@ -192,12 +246,44 @@ def read_snapshot(folder: Path) -> Snapshot:
     manifest = read_manifest(folder)
     config = _read_config(folder, manifest)
     fidelity = parse_json(check_file(folder, FIDELITY, manifest))
-    model = _read_model(check_file(folder, MODEL, manifest), config)
+    model = _read_model(check_file(folder, MODEL, manifest), config.family, config.model, config.environment)
     starts = _read_starts(check_file(folder, STARTS, manifest), config)
-    return Snapshot(config, model.eval().requires_grad_(False), starts, fidelity, folder)
+    return Snapshot(config, model, starts, fidelity, folder)
+
+
+def read_model(folder: Path) -> WorldModel:
+    """Read a model that was written by itself.
+
+    Returns:
+        The model, in evaluation mode. Of a control problem, it has no bounds and no known reward: they are its environment's.
+
+    Raises:
+        SnapshotError: If a file is missing or damaged, or does not fit the configuration; the message names file and field.
+    """
+    manifest = read_manifest(folder)
+    path, content, family = _open_config(folder, manifest)
+    config = validate(_MODEL_ADAPTERS[family], path, content)
+    return _read_model(check_file(folder, MODEL, manifest), family, config.model, None)
+
+
+def holds_environment(folder: Path) -> bool:
+    """Whether a folder holds a snapshot of an environment, or a model by itself.
+
+    Raises:
+        SnapshotError: If it holds neither.
+    """
+    return STARTS in read_manifest(folder).files
 
 
 def _read_config(folder: Path, manifest: Manifest) -> SnapshotConfig:
+    if STARTS not in manifest.files:
+        check_file(folder, STARTS, manifest)  # says that this is no environment
+    path, content, family = _open_config(folder, manifest)
+    return validate(_ADAPTERS[family], path, content)
+
+
+def _open_config(folder: Path, manifest: Manifest) -> tuple[Path, dict[str, Any], str]:
+    """Path and content of the configuration, and the family that it names."""
     path = check_file(folder, CONFIG, manifest)
     content = parse_json(path)
     check_format(path, content.get("format"), manifest.written_by)
@@ -205,7 +291,7 @@ def _read_config(folder: Path, manifest: Manifest) -> SnapshotConfig:
     if not isinstance(family, str) or family not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise SnapshotError(f"{path}: family is {family!r}, this version of learned_envs knows {known}.")
-    return validate(_ADAPTERS[family], path, content)
+    return path, content, family
 
 
 def _weights(model: WorldModel, family: str) -> dict[str, Tensor]:
@@ -217,11 +303,11 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_model(path: Path, config: SnapshotConfig) -> WorldModel:
+def _read_model(path: Path, family: str, sizes: Any, environment: Any) -> WorldModel:
     """The model, for whose weights memory is taken when every name, shape and dtype is known to fit."""
     found = _describe_tensors(path)
-    model = _build(config, path, found)
-    dtype = FAMILIES[config.family].weights
+    model = _build(path, found, family, sizes, environment)
+    dtype = FAMILIES[family].weights
     expected = {name: (tuple(tensor.shape), dtype) for name, tensor in model.state_dict().items()}
     if found != expected:
         key = next(key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key))
@@ -231,15 +317,15 @@ def _read_model(path: Path, config: SnapshotConfig) -> WorldModel:
     # A copy in any case: the file may be mapped into memory, and be replaced under our feet.
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in _read_tensors(path).items()}
     model.load_state_dict(weights, assign=True)
-    return model
+    return model.eval().requires_grad_(False)
 
 
-def _build(config: SnapshotConfig, path: Path, tensors: dict[str, Announced]) -> WorldModel:
+def _build(path: Path, tensors: dict[str, Announced], family: str, sizes: Any, environment: Any) -> WorldModel:
     """A model without its weights."""
     announced = sum(prod(shape) for shape, _ in tensors.values())
     try:
         with blueprint(_SPARE_ELEMENTS + 2 * announced, _CALLS_PER_TENSOR * (_SPARE_TENSORS + len(tensors))):
-            return FAMILIES[config.family].build(config.model, config.environment)
+            return FAMILIES[family].build(sizes, environment)
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
         message = f"{path.with_name(CONFIG)}: model: no model of these sizes fits {path.name} ({error})."
         raise SnapshotError(message) from error
@@ -286,7 +372,7 @@ def _describe_tensors(path: Path) -> dict[str, Announced]:
         with safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             return {
-                name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype(), part.get_dtype()))
+                name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()) or str(part.get_dtype()))
                 for name, part in slices.items()
             }
     except (SafetensorError, OSError, ValueError) as error:

@@ -197,7 +197,13 @@ def test_missing_file_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("name", FILES[:-1])
 def test_truncated_or_changed_file_is_noticed(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
-    for damaged in (content[:-1], content[: len(content) // 2], b"", content[:-1] + bytes([content[-1] ^ 1]), content + b"\0"):
+    for damaged in (
+        content[:-1],
+        content[: len(content) // 2],
+        b"",
+        content[:-1] + bytes([content[-1] ^ 1]),
+        content + b"\0",
+    ):
         (folder / name).write_bytes(damaged)
         message = _refusal(folder)
         assert name in message and "damaged" in message

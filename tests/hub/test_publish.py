@@ -155,7 +155,6 @@ def test_dry_run_changes_nothing(hub: Hub, publisher: str, built: Path, capsys: 
 
 def test_tag_is_never_given_a_second_meaning(hub: Hub, publisher: str, folder: Path) -> None:
     first = publish(folder, REPOSITORY, tag="v1.0")
-    write_tiny_snapshot(folder.parent / "other", "compact", id="LearnedPong-v0")
     (folder / "fidelity.json").write_text('{"looks_right": 0.5}')
     write_manifest(folder)
     build(folder, folder, REPOSITORY)
