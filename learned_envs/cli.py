@@ -3,7 +3,6 @@
 The commands import what they need when they run, so that ``list`` and ``--help`` do without torch.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from learned_envs.catalog import entry, list_envs
-from learned_envs.errors import SnapshotError
 
 if TYPE_CHECKING:
     from learned_envs.pretrained import Pretrained
@@ -41,16 +39,17 @@ def list_environments() -> None:
     _console().print(table)
 
 
-def info(id: _Id) -> None:
+def info(id: _Id, revision: str | None = None) -> None:
     """Show what a trained model is: its sizes and spaces, how it was made, and how faithful it was measured to be.
 
     Args:
-        id: Id of the environment, such as LearnedPong-v0, or the folder of a snapshot.
+        id: Id of the environment, such as LearnedPong-v0, the folder of a snapshot, or a repository on the Hub.
+        revision: Branch, tag or commit on the Hub.
     """
-    from learned_envs.pretrained import find_snapshot, load_pretrained
+    from learned_envs.pretrained import load_pretrained
 
-    pretrained = load_pretrained(id)
-    fidelity = _read_fidelity(find_snapshot(id) / "fidelity.json")
+    pretrained = load_pretrained(id, revision=revision)
+    fidelity = pretrained.fidelity
     console = _console()
     console.print(
         _listing("Environment", _environment(pretrained)),
@@ -74,7 +73,7 @@ def demo(
     """Play many imagined games at once, measure their speed beside the emulator's, and film the real and the learned game.
 
     Args:
-        id: Id of the environment, or the folder of a snapshot.
+        id: Id of the environment, the folder of a snapshot, or a repository on the Hub.
         num_envs: Games played in parallel while the speed is measured; at least 1.
         steps: Steps of each of these games; at least 1.
         device: Where the model runs, such as cpu, cuda or cuda:1.
@@ -227,16 +226,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return leaves
-
-
-def _read_fidelity(path: Path) -> dict[str, Any]:
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SnapshotError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(figures, dict):
-        raise SnapshotError(f"{path} is not a JSON object.")
-    return figures
 
 
 def _tables_of_figures(name: str, figures: Any) -> Iterator[Table]:

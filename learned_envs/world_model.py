@@ -20,6 +20,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from learned_envs.sharing import Shareable
+
 __all__ = ["Prediction", "State", "WorldModel"]
 
 
@@ -111,15 +113,15 @@ class Prediction:
     end_probability: Tensor
 
 
-class WorldModel(nn.Module, ABC):
+class WorldModel(nn.Module, Shareable, ABC):
     """A trained model that continues recorded experience.
 
     Attributes:
         observation_shape: Shape of one observation.
         observation_dtype: Its dtype.
         noise_size: How many uniform random numbers in [0, 1) a step consumes per environment; 0 if it is deterministic.
-        observation_space, action_space, snapshot: Gymnasium spaces and the snapshot's configuration; set by
-            `learned_envs.load`.
+        observation_space, action_space, snapshot, starts: Gymnasium spaces, the snapshot's configuration and its recorded
+            contexts; set by `learned_envs.load`.
     """
 
     observation_shape: tuple[int, ...]
@@ -128,6 +130,7 @@ class WorldModel(nn.Module, ABC):
     observation_space: Any
     action_space: Any
     snapshot: Any
+    starts: Any
 
     @abstractmethod
     def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> State:

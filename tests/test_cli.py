@@ -13,6 +13,7 @@ import pytest
 import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.cli import main
+from learned_envs.manifest import write_manifest
 from learned_envs.snapshot import write_snapshot
 from tests.tiny import tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
 
@@ -181,6 +182,7 @@ def test_damaged_snapshot_is_named(
     folder = measured({}, {})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"family": "other"}))
+    write_manifest(folder)
     message = _refusal(capsys, command, str(folder))
     assert "config.json" in message and "family" in message
 
