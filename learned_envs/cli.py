@@ -70,14 +70,14 @@ def demo(
     out: Path = Path("demo_out"),
     seed: int = 0,
 ) -> None:
-    """Play many imagined games at once, measure their speed beside the emulator's, and film the real and the learned game.
+    """Play many imagined games at once, measure their speed beside that of the real ones, and film or draw both.
 
     Args:
         id: Id of the environment, the folder of a snapshot, or a repository on the Hub.
         num_envs: Games played in parallel while the speed is measured; at least 1.
         steps: Steps of each of these games; at least 1.
         device: Where the model runs, such as cpu, cuda or cuda:1.
-        out: Folder for the film and the contact sheet.
+        out: Folder for the film and the contact sheet, or the curves of a control problem.
         seed: Seed of starts, actions and imagination.
     """
     from learned_envs.demo import run_demo

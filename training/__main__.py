@@ -71,9 +71,38 @@ def twm(
     if seed is not None:
         loaded = replace(loaded, seed=seed)
     snapshot = train(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}", parse_device(device))
+    _deliver(snapshot, loaded.id, bundle)
+
+
+def awm(recipe: str, run: Path | None = None, seed: int | None = None, threads: int = 1, bundle: bool = False) -> None:
+    """Fit world models of a control problem by a recipe, and package the one that predicts best.
+
+    Args:
+        recipe: Name of a recipe in training/recipes/, or path of a TOML file.
+        run: Folder of the run; the same folder resumes it. By default runs/RECIPE-SEED.
+        seed: Another seed than the recipe's.
+        threads: CPU threads to use.
+        bundle: Put the finished snapshot among the bundled ones.
+    """
+    import torch
+
+    from training.awm.model_recipe import ModelRecipe
+    from training.awm.world_model import make_world_model
+    from training.recipe import load_recipe
+
+    torch.set_num_threads(threads)
+    loaded = load_recipe(recipe, ModelRecipe)
+    if seed is not None:
+        loaded = replace(loaded, seed=seed)
+    snapshot = make_world_model(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}")
+    _deliver(snapshot, loaded.id, bundle)
+
+
+def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
+    """Tell where a snapshot is, and put it among the bundled ones if asked."""
     print(f"The snapshot is in {snapshot}")
     if bundle:
-        target = BUNDLED / loaded.id
+        target = BUNDLED / id
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(snapshot, partial)
@@ -167,7 +196,7 @@ def main() -> None:
     from training.loop import RunError
 
     try:
-        commands = {"collect": collect, "twm": twm, "bpo": bpo, "experiment": experiment, "ppo": ppo}
+        commands = {"collect": collect, "twm": twm, "awm": awm, "bpo": bpo, "experiment": experiment, "ppo": ppo}
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -23,6 +23,8 @@ from training.twm.observation import ObservationTraining
 __all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
 _RECIPES = Path(__file__).parent / "recipes"
+
+Recipe = TypeVar("Recipe")
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,12 @@ class TwmRecipe:
         return replace(config, temperature=self.temperature)
 
 
-def load_recipe(name: str) -> TwmRecipe:
+def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:
     """Read a recipe.
 
     Args:
         name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file.
+        kind: What it must be a recipe of: `TwmRecipe` or `training.awm.model_recipe.ModelRecipe`.
 
     Raises:
         RunError: If there is no such recipe, or a field does not fit.
@@ -125,7 +128,7 @@ def load_recipe(name: str) -> TwmRecipe:
             f"There is no recipe {name!r}.{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(known)}."
         )
     try:
-        return TypeAdapter(TwmRecipe).validate_json(json.dumps(tomllib.loads(path.read_text())))
+        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(path.read_text())))
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
