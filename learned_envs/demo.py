@@ -1,4 +1,4 @@
-"""A first look at a trained model: many imagined games at once, their speed, and a film beside the real game."""
+"""A first look at a trained model: many imagined episodes at once, their speed, and a film or curves beside the real ones."""
 
 import time
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from learned_envs.curves import write_curves
 from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.twin import make_real, make_real_vec
 from learned_envs.envs.single import LearnedEnv
@@ -29,21 +30,22 @@ _FILM_STEPS = 90  # six seconds
 
 
 def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed: int, console: Console) -> None:
-    """Measure speed, film, and print what was measured and where the film is.
+    """Measure speed, film or draw, and print what was measured and where the pictures are.
 
-    Without the emulator the learned game is measured and filmed alone.
+    Without the emulator the learned game is measured and filmed alone. Control problems have no pictures: of them, an episode is
+    drawn as curves.
 
     Args:
         model: Id, or folder of a snapshot.
         num_envs: Games played in parallel while the speed is measured; at least 1.
         steps: Steps of each of these games; at least 1.
         device: Where the model runs.
-        out: Folder for ``film.gif`` and ``contact_sheet.png``.
+        out: Folder for ``film.gif`` and ``contact_sheet.png``, or ``curves.png``.
         seed: Seed of starts, actions and imagination.
         console: Where to print.
 
     Raises:
-        ValueError: If an argument lies outside its range, or there are no pictures to film.
+        ValueError: If an argument lies outside its range.
         MissingModelError: If the model is not to be had.
         SnapshotError: If the model's files are damaged.
         OSError: If the files cannot be written.
@@ -52,29 +54,33 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         raise ValueError(f"steps is {steps}, but there must be at least 1 step.")
     learned = LearnedVectorEnv(model, num_envs, device=device)
     config = learned.pretrained.config
-    if not learned.metadata["render_modes"]:
-        raise ValueError(
-            f"There are no pictures of {config.id}: the demonstration films games, such as LearnedPong-v0."
-        )
     out.mkdir(parents=True, exist_ok=True)
+    games = bool(learned.metadata["render_modes"])
     console.print(
-        f"{num_envs} games of {config.id} in parallel, {steps:,} random steps each, on {device}", soft_wrap=True
+        f"{num_envs} {'games' if games else 'episodes'} of {config.id} in parallel, {steps:,} random steps each, on {device}",
+        soft_wrap=True,
     )
     imagined = _measure(learned, steps, seed, "imagined", console)
+    name = config.id if games else model
     try:
-        emulated = _measure(make_real_vec(config.id, num_envs), steps, seed, "emulated", console)
-        real = make_real(config.id)
+        emulated = _measure(make_real_vec(name, num_envs), steps, seed, "emulated" if games else "real", console)
+        real = make_real(name)
     except (gym.error.DependencyNotInstalled, gym.error.NameNotFound) as error:
         console.print(f"Going on without the real game. {error}", soft_wrap=True)
         emulated = real = None
-    _print_speeds(imagined, emulated, console)
-    games = film(LearnedEnv(model, device=device), real, choose_player(config.environment, seed), seed)
+    _print_speeds(imagined, emulated, games, console)
+    alone = LearnedEnv(model, device=device)
+    if not games:
+        assert real is not None  # its equations came with the package
+        _draw_episode(alone, real, seed, out / "curves.png", console)
+        return
+    filmed_games = film(alone, real, choose_player(config.environment, seed), seed)
     paths = out / "film.gif", out / "contact_sheet.png"
-    write_gif(paths[0], games, fps=LearnedEnv.metadata["render_fps"])
-    write_contact_sheet(paths[1], games)
-    filmed = len(games["learned"]) - 1
+    write_gif(paths[0], filmed_games, fps=LearnedEnv.metadata["render_fps"])
+    write_contact_sheet(paths[1], filmed_games)
+    filmed = len(filmed_games["learned"]) - 1
     early = "" if filmed == _FILM_STEPS else ", until a game ended"
-    console.print(f"Filmed {' and '.join(games)} for {filmed} steps{early}:")
+    console.print(f"Filmed {' and '.join(filmed_games)} for {filmed} steps{early}:")
     for path in paths:
         console.print(f"  {path}", soft_wrap=True)
 
@@ -83,7 +89,7 @@ def measure_speed(env: VectorEnv, steps: int, seed: int = 0, advance: Callable[[
     """Play random actions and measure how fast the environments are, observations delivered as NumPy arrays.
 
     Args:
-        env: The environments, with discrete actions.
+        env: The environments.
         steps: Steps of each; at least 1.
         seed: Seed of environments and actions.
         advance: Called after each step.
@@ -92,14 +98,22 @@ def measure_speed(env: VectorEnv, steps: int, seed: int = 0, advance: Callable[[
         Steps per second, of all environments together.
     """
     rng = np.random.default_rng(seed)
-    choices = int(env.single_action_space.n)  # type: ignore[attr-defined]
     env.reset(seed=seed)
-    env.step(rng.integers(choices, size=env.num_envs))  # the first step prepares what the others use again
+    env.step(_random_actions(env, rng))  # the first step prepares what the others use again
     begin = time.perf_counter()
     for _ in range(steps):
-        env.step(rng.integers(choices, size=env.num_envs))
+        env.step(_random_actions(env, rng))
         advance()
     return env.num_envs * steps / (time.perf_counter() - begin)
+
+
+def _random_actions(env: VectorEnv, rng: np.random.Generator) -> NDArray[Any]:
+    """A random action for each environment."""
+    space = env.single_action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return rng.integers(int(space.n), size=env.num_envs)
+    assert isinstance(space, gym.spaces.Box)
+    return rng.uniform(space.low, space.high, (env.num_envs, *space.shape)).astype(np.float32)
 
 
 class Player(Protocol):
@@ -197,6 +211,32 @@ class _Wanderer:
         return True
 
 
+def _draw_episode(learned: gym.Env, real: gym.Env, seed: int, path: Path, console: Console) -> None:
+    """Play one episode of the real and of the learned system with the same actions, and draw both."""
+    rng, space = np.random.default_rng(seed), real.action_space
+    assert isinstance(space, gym.spaces.Box)
+    first, _ = real.reset(seed=seed)
+    learned.reset(seed=seed, options={"observations": first[None]})
+    seen: dict[str, list[NDArray[Any]]] = {"real": [first], "learned": [first]}
+    returns = dict.fromkeys(seen, 0.0)
+    action, over = rng.uniform(space.low, space.high).astype(np.float32), False
+    while not over:
+        if rng.random() < 0.1:  # held for ten steps on average
+            action = rng.uniform(space.low, space.high).astype(np.float32)
+        for name, env in (("real", real), ("learned", learned)):
+            observation, reward, terminated, truncated, _ = env.step(action)
+            seen[name].append(observation)
+            returns[name] += float(reward)
+            over |= terminated or truncated
+    curves = {name: np.stack(observations) for name, observations in seen.items()}
+    last = curves["real"].shape[1] - 1  # the number of the step
+    write_curves(path, {f"state {n}": {name: all[:, n] for name, all in curves.items()} for n in range(last)})
+    steps = len(curves["real"]) - 1
+    console.print(f"Drew an episode of {steps} steps with the same random actions:")
+    console.print(f"  return {returns['real']:.4g} in the real system, {returns['learned']:.4g} in the learned one")
+    console.print(f"  {path}", soft_wrap=True)
+
+
 def _play_context(real: gym.Env, player: Player, seed: int) -> dict[str, Any]:
     """Play the real game until there are enough steps and play is on; the newest of them are the context."""
     observation, _ = real.reset(seed=seed)
@@ -229,10 +269,11 @@ def _measure(env: VectorEnv, steps: int, seed: int, name: str, console: Console)
     return speed
 
 
-def _print_speeds(imagined: float, emulated: float | None, console: Console) -> None:
+def _print_speeds(imagined: float, emulated: float | None, games: bool, console: Console) -> None:
+    real = "emulator" if games else "real equations"
     table = Table(box=box.SIMPLE, show_header=False)
-    table.add_row("imagined, pixels decoded", f"{imagined:,.0f} steps/s")
+    table.add_row("imagined, pixels decoded" if games else "imagined", f"{imagined:,.0f} steps/s")
     if emulated is not None:
-        table.add_row("emulator", f"{emulated:,.0f} steps/s")
-        table.add_row("imagined / emulator", f"{imagined / emulated:.3g}")
+        table.add_row(real, f"{emulated:,.0f} steps/s")
+        table.add_row(f"imagined / {real}", f"{imagined / emulated:.3g}")
     console.print(table)

@@ -120,6 +120,7 @@ class WorldModel(nn.Module, Shareable, ABC):
         observation_shape: Shape of one observation.
         observation_dtype: Its dtype.
         noise_size: How many uniform random numbers in [0, 1) a step consumes per environment; 0 if it is deterministic.
+        ends: Whether episodes can end by themselves; if not, every end probability is 0, and nothing is drawn for it.
         observation_space, action_space, snapshot, starts: Gymnasium spaces, the snapshot's configuration and its recorded
             contexts; set by `learned_envs.load`.
     """
@@ -127,6 +128,7 @@ class WorldModel(nn.Module, Shareable, ABC):
     observation_shape: tuple[int, ...]
     observation_dtype: torch.dtype
     noise_size: int
+    ends: bool = True
     observation_space: Any
     action_space: Any
     snapshot: Any

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import learned_envs
 from learned_envs.catalog import CATALOG
@@ -64,7 +66,7 @@ def test_list_shows_every_id_with_its_game_and_its_model(capsys: pytest.CaptureF
         assert lines[id].rstrip().endswith("bundled" if item.bundled else item.recipe)
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"], ["play", "--help"]], ids=" ".join)
 def test_light_commands_do_without_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -120,11 +122,16 @@ def test_info_shows_a_control_problem(capsys: pytest.CaptureFixture[str], tmp_pa
     assert ["family", "awm"] in rows and ["backbone", "lstm"] in rows
 
 
-def test_demo_of_a_control_problem_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = write_tiny_snapshot(tmp_path / "snapshot", "awm-rnn")
-    message = _refusal(capsys, "demo", str(folder), "--out", str(tmp_path / "out"))
-    assert "no pictures of LearnedTiny-v0" in message
-    assert not (tmp_path / "out").exists()
+def test_demo_of_a_control_problem_draws_an_episode(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder, out = write_tiny_snapshot(tmp_path / "snapshot", "awm-rnn"), tmp_path / "out"
+    main(["demo", str(folder), "--out", str(out), "--num-envs", "2", "--steps", "3"])
+    text = capsys.readouterr().out
+    assert "imagined / real equations" in text and "an episode of 30 steps" in text
+    assert [path.name for path in out.iterdir()] == ["curves.png"]
+    with Image.open(out / "curves.png") as picture:
+        panels = np.asarray(picture.convert("RGB"))
+    red, black = ((panels == color).all(-1).sum() for color in ((214, 39, 40), (0, 0, 0)))
+    assert red > 200 and black > 200, "both curves are there"
 
 
 def test_info_shows_measured_fidelity_by_step(

@@ -9,26 +9,37 @@ from typing import Annotated
 import tyro
 
 from learned_envs.catalog import BUNDLED, entry
+from training.agents.ppo import PpoConfig
+from training.agents.run import PpoRun
 from training.awm.recipe import BpoRecipe
 
 __all__ = ["main"]
 
 
 def collect(
-    id: Annotated[str, tyro.conf.Positional], /, steps: int = 100_000, seed: int = 0, folder: Path | None = None
+    id: Annotated[str, tyro.conf.Positional],
+    /,
+    steps: int = 100_000,
+    seed: int = 0,
+    folder: Path | None = None,
+    policy: str | None = None,
+    epsilons: tuple[float, ...] = (0.0, 0.05, 0.2),
 ) -> None:
-    """Record real experience of a game with a mixture of policies.
+    """Record real experience of a game with a mixture of policies, or with a trained agent.
 
     Args:
         id: Id of the learned environment, such as LearnedPong-v0.
         steps: Agent steps in all, four emulator frames each.
         seed: Seed of games and policies.
         folder: Where it goes; by default data/ID-SEED.
+        policy: File of the agent that plays, agent.safetensors of a run of ppo; it draws its actions from its policy.
+        epsilons: Shares of uniformly random actions of the agent; each episode draws one of them.
     """
     from training.collect import CollectConfig
     from training.collect import collect as record
 
-    record(CollectConfig(entry(id).real[1], steps, seed), folder or Path("data") / f"{id}-{seed}")
+    config = CollectConfig(entry(id).real[1], steps, seed, policy=policy, epsilons=epsilons)
+    record(config, folder or Path("data") / f"{id}-{seed}")
 
 
 def twm(
@@ -60,9 +71,38 @@ def twm(
     if seed is not None:
         loaded = replace(loaded, seed=seed)
     snapshot = train(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}", parse_device(device))
+    _deliver(snapshot, loaded.id, bundle)
+
+
+def awm(recipe: str, run: Path | None = None, seed: int | None = None, threads: int = 1, bundle: bool = False) -> None:
+    """Fit world models of a control problem by a recipe, and package the one that predicts best.
+
+    Args:
+        recipe: Name of a recipe in training/recipes/, or path of a TOML file.
+        run: Folder of the run; the same folder resumes it. By default runs/RECIPE-SEED.
+        seed: Another seed than the recipe's.
+        threads: CPU threads to use.
+        bundle: Put the finished snapshot among the bundled ones.
+    """
+    import torch
+
+    from training.awm.model_recipe import ModelRecipe
+    from training.awm.world_model import make_world_model
+    from training.recipe import load_recipe
+
+    torch.set_num_threads(threads)
+    loaded = load_recipe(recipe, ModelRecipe)
+    if seed is not None:
+        loaded = replace(loaded, seed=seed)
+    snapshot = make_world_model(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}")
+    _deliver(snapshot, loaded.id, bundle)
+
+
+def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
+    """Tell where a snapshot is, and put it among the bundled ones if asked."""
     print(f"The snapshot is in {snapshot}")
     if bundle:
-        target = BUNDLED / loaded.id
+        target = BUNDLED / id
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(snapshot, partial)
@@ -118,6 +158,36 @@ def experiment(
     print(f"The figure is {figure}, the numbers are in {numbers}")
 
 
+def ppo(
+    run: tyro.conf.OmitArgPrefixes[PpoRun],
+    config: tyro.conf.OmitArgPrefixes[PpoConfig],
+    folder: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Train an agent by PPO in a learned environment, and judge it in the real one.
+
+    Args:
+        run: Who is trained, and where.
+        config: How.
+        folder: Folder of the run; the same folder resumes it. By default runs/ppo-ID-SEED, or runs/ppo-real-ID-SEED.
+        device: Where agent and learned environment compute, such as cpu or cuda.
+        threads: CPU threads to use.
+    """
+    import torch
+
+    from training.agents.run import train_ppo
+
+    torch.set_num_threads(threads)
+    name = "-".join(["ppo", *["real"][: run.real], Path(run.id).name, str(run.seed)])
+    folder = folder or Path("runs") / name
+    result = train_ppo(run, config, folder, device)
+    for each in result["evaluations"]:
+        earned = f"return {each['mean']:.2f}, sd {each['sd']:.2f}, in {each['episodes']} real episodes"
+        print(f"After {each['steps']:,} steps: {earned}")
+    print(f"The agent is {folder / 'agent.safetensors'}")
+
+
 def main() -> None:
     """Run a command; errors of ours are told in one line."""
     import gymnasium
@@ -126,7 +196,7 @@ def main() -> None:
     from training.loop import RunError
 
     try:
-        commands = {"collect": collect, "twm": twm, "bpo": bpo, "experiment": experiment}
+        commands = {"collect": collect, "twm": twm, "awm": awm, "bpo": bpo, "experiment": experiment, "ppo": ppo}
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")

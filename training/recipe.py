@@ -8,20 +8,23 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from learned_envs.catalog import CATALOG
 from learned_envs.twm.config import TwmConfig, compact, faithful
+from training.agents.ppo import PpoConfig
 from training.loop import RunError
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
 
-__all__ = ["ExperienceRecipe", "TwmRecipe", "load_recipe"]
+__all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
 _RECIPES = Path(__file__).parent / "recipes"
+
+Recipe = TypeVar("Recipe")
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class ExperienceRecipe:
     """What to record before training.
 
     Args:
-        steps: Agent steps to train on.
+        steps: Agent steps of scripted policies to train on.
         seed: Seed of games and policies.
         validation_steps: Agent steps to measure fidelity on; they are never trained on.
         validation_seed: Seed of those.
@@ -39,6 +42,29 @@ class ExperienceRecipe:
     seed: int = 0
     validation_steps: int = 32_000
     validation_seed: int = 77
+
+
+@dataclass(frozen=True)
+class RoundsRecipe:
+    """Rounds of play: an agent learns in the model, plays the real game, and the model learns from that.
+
+    An agent that was trained goes where no scripted policy goes, and into every mistake of the model that pays.
+
+    Args:
+        count: How many rounds.
+        real_steps: Real agent steps that the agent records in a round; a multiple of 16.
+        horizon: Steps after which imagined episodes are truncated; they begin anywhere in the recorded experience.
+        num_envs: Imagined games side by side.
+        ppo: How the agent learns in a round; from the second round on it goes on from the last.
+        refit: How the dynamics learn in a round, from everything recorded so far.
+    """
+
+    count: int = 0
+    real_steps: int = 16_000
+    horizon: int = 500
+    num_envs: int = 64
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+    refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,7 @@ class TwmRecipe:
         experience: What to record.
         observation: First stage of the compact preset.
         dynamics: Second stage of the compact preset.
-        refinement: Third stage of the compact preset: the dynamics once more, from a lower learning rate; no updates, no stage.
+        rounds: What follows with the compact preset, agents' play.
         joint: The faithful preset's update.
     """
 
@@ -64,7 +90,7 @@ class TwmRecipe:
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     observation: ObservationTraining = field(default_factory=ObservationTraining)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
-    refinement: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=0))
+    rounds: RoundsRecipe = field(default_factory=RoundsRecipe)
     joint: JointTraining = field(default_factory=JointTraining)
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -84,11 +110,12 @@ class TwmRecipe:
         return replace(config, temperature=self.temperature)
 
 
-def load_recipe(name: str) -> TwmRecipe:
+def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:
     """Read a recipe.
 
     Args:
         name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file.
+        kind: What it must be a recipe of: `TwmRecipe` or `training.awm.model_recipe.ModelRecipe`.
 
     Raises:
         RunError: If there is no such recipe, or a field does not fit.
@@ -101,7 +128,7 @@ def load_recipe(name: str) -> TwmRecipe:
             f"There is no recipe {name!r}.{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(known)}."
         )
     try:
-        return TypeAdapter(TwmRecipe).validate_json(json.dumps(tomllib.loads(path.read_text())))
+        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(path.read_text())))
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:

@@ -16,13 +16,15 @@ class Normalizer(nn.Module):
 
     Args:
         size: Number of features, n.
+        constant: Scale of a feature that never changes.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, constant: float = 1.0) -> None:
         super().__init__()
+        self.constant = constant
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
 
@@ -36,7 +38,7 @@ class Normalizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, samples: Tensor) -> None:
-        """Take mean and standard deviation from samples; a feature that never changes keeps the scale 1.
+        """Take mean and standard deviation from samples; one that never changes gets the scale ``constant``.
 
         Args:
             samples: Finite, shape (..., n), at least one sample.
@@ -54,4 +56,4 @@ class Normalizer(nn.Module):
         flat = samples.reshape(-1, size).double()
         mean, deviation = flat.mean(0), flat.std(0, correction=0)
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where(deviation > _CONSTANT * mean.abs(), deviation, torch.ones_like(deviation)))
+        self.scale.copy_(torch.where(deviation > _CONSTANT * mean.abs(), deviation, self.constant))

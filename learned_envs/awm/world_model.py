@@ -30,7 +30,7 @@ class AwmState(State):
 
     Args:
         observation: Newest observation, in its own units, clock last, shape (B, n).
-        anchor: The observation at which the window began, shape (B, n).
+        anchor: The observation at which the window began, shape (B, n); kept where predictions are relative to it.
         memory: What the dynamics remember of the window.
         position: Steps in the window, int64 from 0 to H, shape (B,). With 0 or H the next step begins a window.
     """
@@ -66,12 +66,14 @@ class ContinuousWorldModel(WorldModel):
         self.config = config
         self.dynamics = make_dynamics(config)
         self.observation_normalizer = Normalizer(config.observation_dim)
-        self.target_normalizer = Normalizer(config.state_dim)
+        # What never changes is predicted in so small a unit that its errors do not add up.
+        self.target_normalizer = Normalizer(config.state_dim, constant=1e-4)
         self.reward_network: nn.Module | None = None
         if config.reward == "learned":
             inputs = config.observation_dim + config.action_dim
             self.reward_network = perceptron(inputs, config.reward_hidden, 1, nn.SiLU)
             self.reward_normalizer = Normalizer(1)
+        self._reads_anchor = config.family == "awm" and config.prediction == "delta"
         self._known_reward: RewardFunction | None = None
         if reward is not None:
             self.use_reward(reward)
@@ -81,6 +83,7 @@ class ContinuousWorldModel(WorldModel):
         self.observation_shape = (config.observation_dim,)
         self.observation_dtype = torch.float32
         self.noise_size = 0
+        self.ends = False
 
     def use_reward(self, reward: RewardFunction) -> None:
         """Set the known reward function.
@@ -281,7 +284,9 @@ class ContinuousWorldModel(WorldModel):
         """One step of the dynamics, which read the newest observation as ``read``, shape (B, n)."""
         # Past the horizon a window begins again, at the newest observation.
         position = state.position % self.config.horizon + 1
-        anchor = torch.where((position == 1).unsqueeze(1), read, state.anchor)
+        anchor = state.anchor
+        if self._reads_anchor:
+            anchor = torch.where((position == 1).unsqueeze(1), read, anchor)
         outputs, memory = self.dynamics.step(self.observation_normalizer(read), action, position, state.memory)
         states = self.target_normalizer.inverse(outputs) + self._base(read, anchor)
         return AwmState(self._with_clock(states, state.observation[:, -1:] + 1), anchor, memory, position)

@@ -174,25 +174,31 @@ class BatchedEnv(VectorEnv, ABC):
             return self._step(self._running(), self._parse_actions(actions))
 
     def _step(self, before: EnvState, action: Tensor) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        noise = uniform(before.keys, before.draws, self.world_model.noise_size + 1)
-        model_state, prediction = self.world_model.step(before.model, action, noise[:, :-1])
-        terminated = noise[:, -1] < prediction.end_probability
+        size = self.world_model.noise_size
+        noise = uniform(before.keys, before.draws, size + self.world_model.ends)
+        model_state, prediction = self.world_model.step(before.model, action, noise[:, :size])
+        terminated = torch.zeros_like(before.ended)
+        if self.world_model.ends:
+            terminated = noise[:, size] < prediction.end_probability
         elapsed = before.elapsed + 1
         truncated = elapsed >= self.max_episode_steps  # also where the game ended, as TimeLimit has it
-        returns = before.returns + prediction.reward.detach()
-        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, returns, terminated | truncated)
         reward = prediction.reward
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:  # the action of an ended environment is ignored
+        returns = before.returns + reward.detach()
+        over = terminated | truncated
+        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, returns, over)
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._perhaps(before.ended):
+            # The action of an ended environment is ignored.
             reward = reward.masked_fill(before.ended, 0.0)
             terminated, truncated = terminated & ~before.ended, truncated & ~before.ended
+            over = terminated | truncated
             state = self._reset_where(before.ended, state, before.draws)
-        infos = self._episode_infos(elapsed, returns, terminated | truncated)
+        infos = self._episode_infos(elapsed, returns, over)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._final_infos(state, elapsed, returns) | infos
             state = self._reset_where(state.ended, state, state.draws)
         self._state = state
-        flags = self._deliver(terminated), self._deliver(truncated)
-        return self._deliver(self.world_model.observe(state.model)), self._deliver(reward), *flags, infos
+        seen = self._deliver(self.world_model.observe(state.model))
+        return seen, self._deliver(reward), self._hand_over(terminated), self._hand_over(truncated), infos
 
     def detach(self) -> None:
         """Cut the graph of gradients: the next steps do not reach back beyond this point."""
@@ -285,9 +291,13 @@ class BatchedEnv(VectorEnv, ABC):
 
     def _reset_where(self, mask: Tensor, state: EnvState, draws: Tensor) -> EnvState:
         """Begin new episodes where the mask is True; choosing the starts is draw number ``draws``."""
-        if self.device.type == "cpu" and not bool(mask.any()):  # on a GPU, asking would wait for the device
+        if not self._perhaps(mask):
             return state
         return self._fresh(self._draw_starts(state.keys, draws), state.keys, draws + 1).where(mask, state)
+
+    def _perhaps(self, mask: Tensor) -> bool:
+        """Whether a mask may be True somewhere; on a GPU, looking would wait for the device."""
+        return self.device.type != "cpu" or bool(mask.any())
 
     def _episode_infos(self, elapsed: Tensor, returns: Tensor, over: Tensor) -> dict[str, Any]:
         """Return and length of the episodes that ended, for tensors.
@@ -296,8 +306,9 @@ class BatchedEnv(VectorEnv, ABC):
         """
         if self.output == "numpy":
             return {}
-        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed)}
-        return {"episode": episode | {f"_{key}": self._deliver(over) for key in "rl"}, "_episode": self._deliver(over)}
+        mask = self._deliver(over)
+        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed), "_r": mask, "_l": mask}
+        return {"episode": episode, "_episode": mask}
 
     def _final_infos(self, state: EnvState, elapsed: Tensor, returns: Tensor) -> dict[str, Any]:
         """What SAME_STEP mode reports of the episodes that ended, before their environments are reset."""
@@ -311,6 +322,10 @@ class BatchedEnv(VectorEnv, ABC):
     def _deliver(self, tensor: Tensor) -> Any:
         """A copy for the caller, who may write into it."""
         return tensor.clone() if self.output == "torch" else tensor.detach().cpu().numpy().copy()
+
+    def _hand_over(self, tensor: Tensor) -> Any:
+        """A tensor that nobody else holds, for the caller."""
+        return tensor if self.output == "torch" else tensor.detach().cpu().numpy()
 
     def _check_state(self, state: EnvState) -> None:
         """Refuse a state that `get_state` of such an environment cannot have made."""

@@ -44,6 +44,8 @@ def uniform(keys: Tensor, counters: Tensor, count: int) -> Tensor:
     Returns:
         Uniform in [0, 1), multiples of 2**-24, float32, shape (B, count).
     """
+    if not count:
+        return keys.new_empty((len(keys), 0), dtype=torch.float32)
     row = _mix(_mix(keys + _GOLDEN) + counters * _STRIDE)
     position = torch.arange(1, count + 1, device=keys.device) * _GOLDEN
     bits = _mix(row.unsqueeze(1) + position)

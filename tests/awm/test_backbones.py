@@ -75,6 +75,40 @@ def test_each_window_of_a_batch_is_at_its_own_position(make: Callable[[], Backbo
         assert (feature[1] - whole[1, second]).abs().max() < 1e-12
 
 
+def test_windows_longer_than_a_chunk_of_the_cache_are_remembered_whole() -> None:
+    """Two windows that are 20 steps apart, so that they write to different chunks; then one begins anew."""
+    torch.manual_seed(0)
+    horizon, lead = 50, 20
+    backbone = Transformer(WIDTH, layers=2, heads=3, horizon=horizon).double()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.normal_(std=0.3)  # so that far tokens matter
+    tokens = torch.randn(2, horizon + 1, WIDTH, dtype=torch.float64)
+    whole, memory = backbone(tokens), backbone.empty(2, tokens)
+    for step in range(horizon + lead):
+        first, second = step % horizon + 1, (step - lead) % horizon + 1  # the second has begun from step 20 on
+        anchor = tokens[:, 0] if 1 in (first, second) else None
+        token = torch.stack([tokens[0, first], tokens[1, second]])
+        feature, memory = backbone.step(token, anchor, torch.tensor([first, second]), memory)
+        assert (feature[0] - whole[0, first]).abs().max() < 1e-12
+        if step >= lead:
+            assert (feature[1] - whole[1, second]).abs().max() < 1e-12
+
+
+def test_a_step_leaves_the_memory_before_it_as_it_was() -> None:
+    torch.manual_seed(0)
+    backbone = Transformer(WIDTH, layers=1, heads=3, horizon=40)
+    tokens = torch.randn(BATCH, 41, WIDTH)
+    memory = backbone.empty(BATCH, tokens)
+    for t in range(1, 19):
+        _, memory = backbone.step(tokens[:, t], tokens[:, 0] if t == 1 else None, torch.full((BATCH,), t), memory)
+    before = memory.clone()
+    futures = [backbone.step(tokens[:, 19] * sign, None, torch.full((BATCH,), 19), memory)[0] for sign in (1, -1)]
+    assert not torch.equal(*futures)
+    pairs = zip(memory.tensors(), before.tensors(), strict=True)
+    assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in pairs)
+
+
 def test_weights_start_as_released() -> None:
     torch.manual_seed(0)
     recurrent = Lstm(48).recurrent.weight.detach()

@@ -1,22 +1,27 @@
 """Recipes: complete, strict, and told apart."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import training.recipe
+from learned_envs.catalog import CATALOG
 from learned_envs.twm.config import compact, faithful
+from training.awm.model_recipe import ModelRecipe
 from training.loop import RunError
 from training.recipe import TwmRecipe, load_recipe
 
-RECIPES = sorted(path.stem for path in (Path(training.recipe.__file__).parent / "recipes").glob("*.toml"))
+RECIPES = {path.stem: path for path in (Path(training.recipe.__file__).parent / "recipes").glob("*.toml")}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_recipe_of_the_project_is_valid(name: str) -> None:
-    recipe = load_recipe(name)
-    assert recipe.game.lower() == name
+    id = tomllib.loads((RECIPES[name]).read_text())["id"]
+    recipe = load_recipe(name, TwmRecipe if CATALOG[id].family == "twm" else ModelRecipe)
+    assert recipe.id == id
+    assert CATALOG[id].recipe.endswith(f" --recipe {name}")
 
 
 def test_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
@@ -52,6 +57,29 @@ def test_field_that_does_not_fit_is_named(tmp_path: Path, text: str, word: str) 
     path.write_text(text)
     with pytest.raises(RunError) as raised:
         load_recipe(str(path))
+    assert "mine.toml" in str(raised.value) and word in str(raised.value)
+
+
+def test_recipe_of_another_family_names_what_does_not_fit() -> None:
+    with pytest.raises(RunError, match=r"pong.toml: (?!.*Learned)"):
+        load_recipe("pong", ModelRecipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "candidates"),
+        ("[candidates.awm-rnn.fitting]\nupdate = 3", "update"),
+        ("[candidates.awm-rnn]\ncolour = 3", "colour"),
+        ("[candidates.awm-rnn.sizes]\nwidth = 0", "width is 0"),
+        ('[candidates.awm-rnn]\n[plans]\nkinds = ["wild"]', "plans.kinds"),
+    ],
+)
+def test_field_of_a_model_recipe_that_does_not_fit_is_named(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'id = "LearnedHarvest-v0"\n{text}')
+    with pytest.raises(RunError) as raised:
+        load_recipe(str(path), ModelRecipe)
     assert "mine.toml" in str(raised.value) and word in str(raised.value)
 
 

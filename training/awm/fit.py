@@ -12,7 +12,6 @@ from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.envs.real.systems import System
 from training.awm.episodes import Episodes
 from training.awm.optimization import descend
-from training.awm.reward import known_reward
 from training.twm.observation import cosine
 
 __all__ = ["FitStage", "Fitting", "make_model", "model_loss", "prediction_error"]
@@ -30,6 +29,8 @@ class Fitting:
         updates: Number of updates.
         batch: Windows in an update.
         length: Steps of a window; None, whole episodes.
+        anywhere: Share of updates on windows of random length from anywhere in the episodes, so that a model can also begin
+            there. The released code has none.
         learning_rate: Learning rate of Adam; the largest, if it decays.
         decay: Whether it rises over 100 updates and falls as a cosine. The released code keeps it constant.
         clip: Largest norm of the gradient.
@@ -41,6 +42,7 @@ class Fitting:
     updates: int = 20_000
     batch: int = 64
     length: int | None = None
+    anywhere: float = 0.0
     learning_rate: float = 1e-3
     decay: bool = False
     clip: float = 100.0
@@ -49,6 +51,8 @@ class Fitting:
         for name in ("updates", "batch", "learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
+        if not 0 <= self.anywhere <= 1:
+            raise ValueError(f"anywhere is {self.anywhere}, but must lie in [0, 1].")
 
 
 def make_model(
@@ -74,7 +78,11 @@ def make_model(
     """
     sizes = getattr(presets, preset)(family, system.state_dim, system.action_dim, system.horizon, backbone, reward)
     config = AwmConfig(**{**vars(sizes), **changes})
-    return ContinuousWorldModel(config, known_reward(system) if reward == "known" else None)
+    if config.clock and config.observation_dim != len(system.observation_bounds):
+        raise ValueError(
+            f"{type(system).__name__} as configured shows more than its state and the clock, expected no more."
+        )
+    return ContinuousWorldModel(config, system.reward if reward == "known" else None)
 
 
 def model_loss(model: ContinuousWorldModel, windows: Episodes) -> Tensor:
@@ -152,9 +160,15 @@ class FitStage:
         if self.config.decay:
             for group in self.optimizer.param_groups:
                 group["lr"] = cosine(step, self.updates, self.config.learning_rate, _WARM_UP)
-        loss = model_loss(self.model, self.episodes.windows(self.config.batch, self.config.length))
+        loss = model_loss(self.model, self.episodes.windows(self.config.batch, self._length()))
         norm = descend(self.optimizer, loss, self.config.clip)
         return {f"{self.name}/loss": loss.detach(), f"{self.name}/gradient_norm": norm}
+
+    def _length(self) -> int | None:
+        """Steps of the windows of an update."""
+        if self.config.anywhere and float(torch.rand(())) < self.config.anywhere:
+            return int(torch.randint(1, self.episodes.horizon + 1, ()))
+        return self.config.length
 
     def visualize(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`: nothing."""

@@ -40,6 +40,7 @@ class Simulator(WorldModel):
         self.observation_shape = (len(system.observation_bounds),)
         self.observation_dtype = torch.float32
         self.noise_size = system.noise_size
+        self.ends = False
 
     def initial(self, noise: Tensor) -> SystemState:
         """Begin episodes where the system begins them.

@@ -11,7 +11,6 @@ from learned_envs.envs.real.systems import make_system
 from tests.training.awm.sameness import assert_same, interrupt
 from training.awm.episodes import Episodes, first_action_plans, record, uniform_plans
 from training.awm.fit import FitStage, Fitting, make_model, model_loss, prediction_error
-from training.awm.reward import known_reward
 from training.loop import run_stage
 
 SYSTEM = make_system("CancerTreatment", horizon=8)
@@ -86,7 +85,7 @@ def test_known_reward_is_the_systems_with_its_terminal_cost() -> None:
     for name in ("Bacteria", "InvasivePlant", "Harvest", "OneBounce", "CopyTask"):
         system = make_system(name, horizon=6, fixed="dt")
         played = record(system, uniform_plans(system, 5))
-        rewards = known_reward(system)(played.observations[:, :-1], played.actions)
+        rewards = make_model(system, "markov").reward(played.observations[:, :-1], played.actions)
         assert torch.allclose(rewards, played.rewards, rtol=1e-5, atol=1e-6), name
 
 
@@ -123,6 +122,8 @@ def test_bad_input(episodes: Episodes) -> None:
     with pytest.raises(ValueError, match=r"expected \(N, H \+ 1, n\)"):
         Episodes(episodes.observations[:, 1:], episodes.actions, episodes.rewards)
     with pytest.raises(ValueError, match="more than its state and the clock"):
-        known_reward(make_system("CopyTask", show_phase=True))
+        make_model(make_system("CopyTask", show_phase=True), "markov")
+    with pytest.raises(ValueError, match="anywhere is 2"):
+        Fitting(anywhere=2)
     with pytest.raises(ValueError, match="backbone is 'mlp'"):
         make_model(SYSTEM, "awm", "mlp")
