@@ -4,7 +4,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -135,7 +135,7 @@ def experiment(
     name: Annotated[str, tyro.conf.Positional],
     /,
     run: Path | None = None,
-    quick: bool = False,
+    size: Literal["full", "reduced", "quick"] = "full",
     seeds: int | None = None,
     threads: int = 1,
 ) -> None:
@@ -143,8 +143,9 @@ def experiment(
 
     Args:
         name: Name of the experiment; an unknown one lists them all.
-        run: Folder; the same folder resumes the experiment. By default runs/NAME, or runs/NAME-quick.
-        quick: A small size that shows that everything runs, in about a minute, and nothing else.
+        run: Folder; the same folder resumes the experiment. By default runs/NAME, or runs/NAME-SIZE.
+        size: full takes hours to days; reduced an hour or two of one core; quick only shows that everything runs, in about a
+            minute.
         seeds: Number of seeds, counted from 0; by default the experiment's own.
         threads: CPU threads to use.
     """
@@ -153,8 +154,8 @@ def experiment(
     from training.experiments import run_experiment
 
     torch.set_num_threads(threads)
-    folder = run or Path("runs") / f"{name}{'-quick' if quick else ''}"
-    figure, numbers = run_experiment(name, folder, quick, seeds)
+    folder = run or Path("runs") / (name if size == "full" else f"{name}-{size}")
+    figure, numbers = run_experiment(name, folder, size, seeds)
     print(f"The figure is {figure}, the numbers are in {numbers}")
 
 

@@ -306,9 +306,8 @@ class BatchedEnv(VectorEnv, ABC):
         """
         if self.output == "numpy":
             return {}
-        mask = self._deliver(over)
-        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed), "_r": mask, "_l": mask}
-        return {"episode": episode, "_episode": mask}
+        episode = {"r": self._deliver(returns), "l": self._deliver(elapsed)}
+        return {"episode": episode | {f"_{key}": self._deliver(over) for key in "rl"}, "_episode": self._deliver(over)}
 
     def _final_infos(self, state: EnvState, elapsed: Tensor, returns: Tensor) -> dict[str, Any]:
         """What SAME_STEP mode reports of the episodes that ended, before their environments are reset."""

@@ -55,6 +55,8 @@ class MyriadReturns:
         seeds: How many seeds, from 0.
         env_steps: Real steps of a training.
         warmup: Real steps before learning begins.
+        model_every: Real steps between two updates of the model; 2 in the released code.
+        model_batch: Episodes in such an update; 64 in the released code.
         policy_every: Real steps between two updates of the policy; 16 in the released code.
         policy_learning_rate: 1e-4 in the released code.
         iterations: Steps of the optimiser that finds the optimum.
@@ -66,6 +68,8 @@ class MyriadReturns:
     seeds: int = 5
     env_steps: int = 5000
     warmup: int = 1500
+    model_every: int = 2
+    model_batch: int = 64
     policy_every: int = 4
     policy_learning_rate: float = 1e-3
     iterations: int = 500
@@ -89,6 +93,8 @@ class MyriadReturns:
             seed=seed,
             env_steps=self.env_steps,
             warmup=self.warmup,
+            model_every=self.model_every,
+            model_batch=self.model_batch,
             policy_every=self.policy_every,
             policy_learning_rate=self.policy_learning_rate,
             **METHODS[method],

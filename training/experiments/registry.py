@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from training.awm.fit import Fitting
 from training.experiments.experiment import Experiment, Results
@@ -15,8 +15,10 @@ from training.experiments.myriad import MyriadReturns
 from training.loop import RunError, open_run
 from training.provenance import provenance, write_json
 
-__all__ = ["EXPERIMENTS", "run_experiment"]
+__all__ = ["EXPERIMENTS", "Size", "run_experiment"]
 
+Size = Literal["full", "reduced", "quick"]
+_REDUCED_FIT = Fitting(updates=300, batch=16, learning_rate=2e-3, decay=True)
 _QUICK_FIT = Fitting(updates=30, batch=16, decay=True)
 _QUICK_LANDSCAPE: dict[str, Any] = {
     "forms": ("markov", "awm-transformer"),
@@ -28,10 +30,25 @@ _QUICK_LANDSCAPE: dict[str, Any] = {
     "fitting": _QUICK_FIT,
 }
 
-EXPERIMENTS: dict[str, tuple[Experiment, Experiment]] = {
-    "gradients": (
-        GradientGrowth(),
-        GradientGrowth(
+_REDUCED_LANDSCAPE: dict[str, Any] = {
+    "forms": ("markov", "awm-lstm", "awm-transformer"),
+    "episodes": 1000,
+    "grid": 1001,
+    "climb_steps": 80,
+    "fitting": Fitting(updates=1500, batch=32, learning_rate=2e-3, decay=True),
+}
+
+EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
+    "gradients": {
+        "full": GradientGrowth(),
+        "reduced": GradientGrowth(
+            systems=("CancerTreatment",),
+            forms=("markov", "awm-lstm", "awm-transformer", "hwm-transformer"),
+            horizons=(5, 10, 20, 50, 100, 200),
+            batch=8,
+            fitting=_REDUCED_FIT,
+        ),
+        "quick": GradientGrowth(
             systems=("CancerTreatment",),
             forms=("markov", "awm-transformer", "hwm-transformer"),
             horizons=(3, 6),
@@ -40,15 +57,28 @@ EXPERIMENTS: dict[str, tuple[Experiment, Experiment]] = {
             batch=4,
             fitting=_QUICK_FIT,
         ),
-    ),
-    "one-bounce": (Landscape("OneBounce", (20, 100)), Landscape("OneBounce", (8,), **_QUICK_LANDSCAPE)),
-    "double-pendulum": (
-        Landscape("DoublePendulum", (10, 20, 100)),
-        Landscape("DoublePendulum", (6,), **_QUICK_LANDSCAPE),
-    ),
-    "myriad": (
-        MyriadReturns(),
-        MyriadReturns(
+    },
+    "one-bounce": {
+        "full": Landscape("OneBounce", (20, 100)),
+        "reduced": Landscape("OneBounce", (20,), **_REDUCED_LANDSCAPE),
+        "quick": Landscape("OneBounce", (8,), **_QUICK_LANDSCAPE),
+    },
+    "double-pendulum": {
+        "full": Landscape("DoublePendulum", (10, 20, 100)),
+        "reduced": Landscape("DoublePendulum", (100,), **_REDUCED_LANDSCAPE),
+        "quick": Landscape("DoublePendulum", (6,), **_QUICK_LANDSCAPE),
+    },
+    "myriad": {
+        "full": MyriadReturns(),
+        "reduced": MyriadReturns(
+            horizons=(20, 100),
+            methods=("simulator", "markov", "awm-transformer", "sac"),
+            env_steps=2500,
+            warmup=500,
+            model_every=4,
+            model_batch=16,
+        ),
+        "quick": MyriadReturns(
             systems=("CancerTreatment", "MouldFungicide"),
             horizons=(5,),
             methods=("simulator", "markov-critic", "awm-transformer"),
@@ -57,10 +87,19 @@ EXPERIMENTS: dict[str, tuple[Experiment, Experiment]] = {
             warmup=20,
             iterations=30,
         ),
-    ),
-    "failures": (
-        Failures(),
-        Failures(
+    },
+    "failures": {
+        "full": Failures(),
+        "reduced": Failures(
+            horizon=20,
+            noises=(0.1,),
+            distractors=(4,),
+            methods=("markov-critic", "awm-transformer", "hwm-transformer"),
+            env_steps=1500,
+            warmup=300,
+            evaluation_episodes=64,
+        ),
+        "quick": Failures(
             horizon=5,
             noises=(0.1,),
             distractors=(2,),
@@ -71,12 +110,12 @@ EXPERIMENTS: dict[str, tuple[Experiment, Experiment]] = {
             evaluation_episodes=16,
             iterations=30,
         ),
-    ),
+    },
 }
-"""Each in its full and in its quick size."""
+"""Each in its sizes: as the paper, or nearly; for an hour or two of one core; and one that shows that everything runs."""
 
 
-def run_experiment(name: str, folder: Path, quick: bool = False, seeds: int | None = None) -> tuple[Path, Path]:
+def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | None = None) -> tuple[Path, Path]:
     """Run an experiment, or what is left of it.
 
     Every finished part lies in ``parts/`` as JSON and is not done again; a part that was interrupted goes on from its last
@@ -85,7 +124,8 @@ def run_experiment(name: str, folder: Path, quick: bool = False, seeds: int | No
     Args:
         name: A key of `EXPERIMENTS`.
         folder: Folder of the run.
-        quick: Whether to run the quick size.
+        size: How large: ``"full"``, ``"reduced"`` for an hour or two of one core, or ``"quick"``, which only shows that
+            everything runs.
         seeds: Another number of seeds.
 
     Returns:
@@ -98,19 +138,19 @@ def run_experiment(name: str, folder: Path, quick: bool = False, seeds: int | No
         near = get_close_matches(name, EXPERIMENTS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise RunError(f"There is no experiment {name!r}.{hint} Known: {', '.join(EXPERIMENTS)}.")
-    experiment: Any = EXPERIMENTS[name][quick]
+    experiment: Any = EXPERIMENTS[name][size]
     if seeds is not None:
         if seeds < 1:
             raise RunError(f"seeds is {seeds}, but must be at least 1.")
         experiment = replace(experiment, seeds=seeds)
     settings = asdict(experiment)
-    open_run(folder, {"experiment": name, "quick": quick, "settings": settings})
+    open_run(folder, {"experiment": name, "size": size, "settings": settings})
     results = _do_parts(experiment, folder)
     summary = experiment.summarize(results)
     numbers, figure = folder / f"{name}.json", folder / f"{name}.png"
     experiment.draw(results, summary).savefig(figure, dpi=130)
     seeds_used = list(range(experiment.seeds))
-    content = {"experiment": name, "quick": quick, "settings": settings, "seeds": seeds_used, "summary": summary}
+    content = {"experiment": name, "size": size, "settings": settings, "seeds": seeds_used, "summary": summary}
     write_json(numbers, {**content, "provenance": provenance()})
     return figure, numbers
 

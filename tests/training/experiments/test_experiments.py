@@ -16,14 +16,14 @@ from training.loop import RunError
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_writes_a_figure_and_numbers_and_is_done_once(tmp_path: Path, name: str) -> None:
-    figure, numbers = run_experiment(name, tmp_path, quick=True, seeds=1)
+    figure, numbers = run_experiment(name, tmp_path, size="quick", seeds=1)
     assert figure.read_bytes().startswith(b"\x89PNG")
     content = json.loads(numbers.read_text())
-    assert content["experiment"] == name and content["quick"] and content["seeds"] == [0]
+    assert content["experiment"] == name and content["size"] == "quick" and content["seeds"] == [0]
     assert "command" in content["provenance"] and content["settings"]["seeds"] == 1
     assert '"low"' in numbers.read_text() and "NaN" not in numbers.read_text()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
-    run_experiment(name, tmp_path, quick=True, seeds=1)
+    run_experiment(name, tmp_path, size="quick", seeds=1)
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     assert json.loads(numbers.read_text())["summary"] == content["summary"]
 
@@ -38,7 +38,7 @@ def test_interrupted_experiment_keeps_its_finished_parts(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(registry, "write_json", fail_on_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment("one-bounce", tmp_path, quick=True, seeds=1)
+        run_experiment("one-bounce", tmp_path, size="quick", seeds=1)
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["8-simulator-0.json"]
     assert not (tmp_path / "one-bounce.json").exists()
 
