@@ -21,13 +21,17 @@ from torch import Tensor
 
 from learned_envs.errors import SnapshotError
 from learned_envs.families import FAMILIES
+from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.starts import StartBank, StartKind
+from learned_envs.twm.config import TwmConfig
+from learned_envs.twm.world_model import TransformerWorldModel
 from learned_envs.world_model import WorldModel
 
-__all__ = ["FORMAT", "Snapshot", "SnapshotConfig", "read_config", "read_snapshot", "write_snapshot"]
+__all__ = ["FORMAT", "Snapshot", "SnapshotConfig", "read_config", "read_policy", "read_snapshot", "write_snapshot"]
 
 FORMAT = 1
 _CONFIG, _MODEL, _STARTS, _FIDELITY = "config.json", "model.safetensors", "starts.safetensors", "fidelity.json"
+_POLICY = "policy.safetensors"
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 Model = TypeVar("Model")
@@ -45,6 +49,7 @@ class SnapshotConfig(Generic[Model, Environment]):
         model: The model's sizes.
         environment: What was learned.
         provenance: How it was made: data, seeds, interactions, versions, commands; for people.
+        policy: Sizes of the agent that came with it; None if none did.
         format: Version of this lay-out.
         library_name: Who reads it.
         sha256: Checksum of each tensor file.
@@ -58,6 +63,7 @@ class SnapshotConfig(Generic[Model, Environment]):
     model: Model
     environment: Environment
     provenance: dict[str, Any]
+    policy: PolicyConfig | None = None
     format: int = FORMAT
     library_name: Literal["learned_envs"] = "learned_envs"
     sha256: dict[str, str] = field(default_factory=dict)
@@ -74,6 +80,8 @@ class SnapshotConfig(Generic[Model, Environment]):
                 f"{self.family!r} has {family.model.__name__} and {family.environment.__name__}"
             )
         family.check(self.model, self.environment)
+        if self.policy is not None and family.model is not TwmConfig:
+            raise ValueError(f"policy is given, but agents come with models of family 'twm' only, not {self.family!r}")
 
 
 _ADAPTERS: dict[str, TypeAdapter[SnapshotConfig]] = {
@@ -106,6 +114,7 @@ def write_snapshot(
     starts: StartBank,
     fidelity: dict[str, Any],
     replace: bool = False,
+    policy: Policy | None = None,
 ) -> None:
     """Write a snapshot, complete or not at all.
 
@@ -118,6 +127,7 @@ def write_snapshot(
         starts: Recorded contexts.
         fidelity: Measured figures, JSON-able.
         replace: Whether an existing folder may be replaced.
+        policy: The agent that goes with it, if ``config`` names one.
 
     Raises:
         FileExistsError: If the folder exists and may not be replaced.
@@ -128,12 +138,16 @@ def write_snapshot(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     dtype = FAMILIES[config.family].weights
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
-    # Not save_file: it makes files that only their owner may read.
-    (partial / _MODEL).write_bytes(save(weights))
+    modules = {_MODEL: model} if policy is None else {_MODEL: model, _POLICY: policy.actor}
+    for name, module in modules.items():
+        weights = {key: tensor.to(dtype).contiguous() for key, tensor in module.state_dict().items()}
+        # Not save_file: it makes files that only their owner may read.
+        (partial / name).write_bytes(save(weights))
     (partial / _STARTS).write_bytes(save({name: tensor.contiguous() for name, tensor in starts.tensors.items()}))
     content = _ADAPTERS[config.family].dump_python(config, mode="json")
-    content["sha256"] = {name: _sha256(partial / name) for name in (_MODEL, _STARTS)}
+    if config.policy is None:
+        del content["policy"]
+    content["sha256"] = {name: _sha256(partial / name) for name in (*modules, _STARTS)}
     (partial / _CONFIG).write_text(json.dumps(content, indent=2) + "\n")
     (partial / _FIDELITY).write_text(json.dumps(fidelity, indent=2) + "\n")
     if folder.exists():
@@ -184,6 +198,31 @@ def read_snapshot(folder: Path) -> Snapshot:
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     starts = _read_starts(folder, config)
     return Snapshot(config, model.eval().requires_grad_(False), starts, folder)
+
+
+def read_policy(snapshot: Snapshot) -> Policy:
+    """Read the agent that came with a snapshot.
+
+    Args:
+        snapshot: Its ``config.policy`` must not be None.
+
+    Raises:
+        SnapshotError: If the agent's file is missing, damaged, or does not fit the configuration.
+    """
+    config, model = snapshot.config, snapshot.model
+    assert config.policy is not None and isinstance(model, TransformerWorldModel)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            policy = Policy(model, config.policy)
+    except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        raise SnapshotError(
+            f"{snapshot.folder / _CONFIG}: policy: no agent of these sizes can be built ({error})."
+        ) from error
+    dtype = FAMILIES[config.family].weights
+    expected = {name: (tuple(tensor.shape), dtype) for name, tensor in policy.actor.state_dict().items()}
+    weights = _read_tensors(snapshot.folder, _POLICY, config, expected)
+    policy.actor.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return policy.eval().requires_grad_(False)
 
 
 def _build(config: SnapshotConfig, folder: Path, device: str) -> WorldModel:

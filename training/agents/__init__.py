@@ -1,0 +1,1 @@
+"""Agents that learn in the imagination of a world model."""
