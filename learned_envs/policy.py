@@ -218,10 +218,7 @@ class Policy(nn.Module):
         """
         classes = self.see(observations)
         logits = self.actor(classes, None if state is None else state.features).float()
-        if noise is None:
-            actions = logits.argmax(-1)
-        else:
-            actions = sample(logits.softmax(-1).unsqueeze(1), noise.unsqueeze(1)).squeeze(1)
+        actions = logits.argmax(-1) if noise is None else _drawn(logits, noise)
         if state is None:
             return actions, None
         latents = functional.one_hot(classes[:, 0], self.model.config.observation.latent.classes).flatten(1).float()
@@ -259,7 +256,7 @@ class Policy(nn.Module):
         given = torch.as_tensor(observation)
         if given.dtype != torch.uint8 or tuple(given.shape[-3:]) != expected or given.ndim not in (3, 4):
             raise ValueError(
-                f"observation has shape {tuple(given.shape)} and dtype {given.dtype}, expected {expected} or (N, *{expected}), uint8."
+                f"observation has shape {tuple(given.shape)} and dtype {given.dtype}, expected {expected}, or N of it, uint8."
             )
         device = next(self.parameters()).device
         batch = given.reshape(-1, *expected).to(device)
@@ -275,6 +272,11 @@ class Policy(nn.Module):
         actions, state = self.act(batch, noise, state, seen)
         actions = actions.view(given.shape[:-3])
         return (actions if isinstance(observation, Tensor) else np.asarray(actions.cpu())), state
+
+
+def _drawn(logits: Tensor, noise: Tensor) -> Tensor:
+    """Actions, shape (N,), from logits, shape (N, A), and uniform numbers, shape (N,)."""
+    return sample(logits.softmax(-1).unsqueeze(1), noise.unsqueeze(1)).squeeze(1)
 
 
 def load_policy(

@@ -119,15 +119,15 @@ class Collector:
             "memory": None if self.memory is None else dict(self.memory.tensors()),
         }
 
-    def load_state_dict(self, state: dict[str, Any], policy: Policy) -> None:
-        """Go on from what `state_dict` returned, with the replay as it was then.
+    def load_state_dict(self, state: dict[str, Any], policy: Policy | None) -> None:
+        """Go on from what `state_dict` returned, with the replay as it was then; ``policy`` is who will act.
 
         Raises:
             RunError: If the emulator does not repeat what was recorded.
         """
         for name in ("number", "first_step", "score", "frames", "last_reward"):
             setattr(self, name, state[name])
-        self.memory = _restored(policy.begin(1), state["memory"])
+        self.memory = None if policy is None else _restored(policy.begin(1), state["memory"])
         if self.number < 0:
             return
         observation, _ = self.env.reset(seed=self._game_seed())

@@ -207,7 +207,7 @@ class PaperImagination:
             starts: Where to begin.
             pool: Codes from which rollouts go on where an episode ends, int64, shape (N, V).
         """
-        self._refresh()
+        self.refresh()
         shape = (self.config.horizon, *starts.classes.shape)
         noise = torch.rand(*shape[:2], shape[2] + 1, device=pool.device)
         return self._captured(*(getattr(starts, field.name) for field in fields(Starts)), pool, noise)
@@ -221,9 +221,11 @@ class PaperImagination:
             dynamics, actor, Starts(*starts), pool, noise, config.restart_below, config.on_features, self.window
         )
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Copy the weights as they are now."""
         for mine, original in zip(self.copies, (self.model.dynamics, self.actor), strict=True):
-            torch._foreach_copy_(list(mine.parameters()), list(original.parameters()))
+            for weight, given in zip(mine.parameters(), original.parameters(), strict=True):
+                weight.copy_(given)
 
 
 class StepwiseImagination:
