@@ -87,7 +87,9 @@ def _transform(
     dynamics: Dynamics, tokens: Tensor, memory: list[Tensor], episodes: Tensor
 ) -> tuple[Tensor, list[Tensor]]:
     """Process new tokens, with the hidden states of those before: features and all hidden states."""
-    new, total = tokens.shape[1], episodes.shape[1]
+    new = tokens.shape[1]
+    total = new + (memory[0].shape[1] if memory else 0)
+    episodes = episodes[:, -total:]
     mask = dynamics.window(total)[-new:] & (episodes[:, -new:].unsqueeze(2) == episodes.unsqueeze(1))
     transformer = dynamics.transformer
     encodings = transformer.encodings[:total].flip(0)
@@ -95,7 +97,7 @@ def _transform(
     hidden = []
     for index, block in enumerate(transformer.blocks):
         everything = torch.cat([memory[index], tokens], 1) if memory else tokens
-        hidden.append(everything)
+        hidden.append(everything[:, -dynamics.memory_size :])
         attended = _attend(block.attention, everything, new, encodings, biases, mask)  # type: ignore[arg-type]
         tokens = block.attention_norm(tokens + attended)  # type: ignore[operator]
         tokens = block.feed_forward_norm(tokens + block.feed_forward(tokens))  # type: ignore[operator]
