@@ -229,10 +229,10 @@ def train(
     run = _Run(config, folder, torch.device(device))
     for stage in run.stages():
         run_stage(stage, folder, config.seed, checkpoint_seconds)
-    content = run.finish()
+    run.finish()
     for checkpoint in folder.glob("*.pt"):  # the snapshot holds what is wanted of them
         checkpoint.unlink()
-    return content
+    return json.loads(result.read_text())
 
 
 class _Run:
@@ -280,7 +280,7 @@ class _Run:
         scores = evaluate(self.agent.policy, self.config.game, games, seed, self.device, progress)
         return {"steps": len(self.replay), "mean": float(np.mean(scores)), "scores": scores}
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> None:
         """The last evaluation, the snapshot and the result."""
         config = self.config
         final = self.evaluate(config.final_games, progress=True)
@@ -300,7 +300,6 @@ class _Run:
         }
         self._package(content)
         write_json(self.folder / "result.json", content)
-        return content
 
     def _package(self, result: dict[str, Any]) -> None:
         real = AtariConfig(

@@ -5,6 +5,7 @@ aggregates come with 95% intervals of a bootstrap that is stratified by game; rl
 """
 
 import json
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -196,12 +197,13 @@ def aggregate(method: Method, games: tuple[str, ...]) -> dict[str, Any]:
     names = [name for name in AGGREGATES if not (method.means_only and name in _NEED_RUNS)]
     values = {name: {"value": float(AGGREGATES[name](matrix))} for name in names}
     if len(matrix) > 1:
-        _, intervals = library.get_interval_estimates(
-            {"": matrix},
-            lambda drawn: np.array([AGGREGATES[name](drawn) for name in names]),
-            reps=_REPETITIONS,
-            random_state=np.random.RandomState(0),
-        )
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # rliable's use of the bootstrap
+            _, intervals = library.get_interval_estimates(
+                {"": matrix},
+                lambda drawn: np.array([AGGREGATES[name](drawn) for name in names]),
+                reps=_REPETITIONS,
+                random_state=np.random.RandomState(0),
+            )
         for name, (low, high) in zip(names, intervals[""].T, strict=True):
             values[name] |= {"low": float(low), "high": float(high)}
     return {

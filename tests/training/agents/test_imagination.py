@@ -71,7 +71,11 @@ def test_cached_rollout_equals_one_that_projects_all_it_remembers_anew(context: 
 def test_rollout_equals_the_models_own_steps() -> None:
     """Reward by reward, from a memory that was filled with the opening step."""
     model = _model()
-    actor, starts, noise = _actor(model), replace(_starts(model), over=torch.zeros(COUNT, dtype=torch.bool)), _noise(model)
+    actor, starts, noise = (
+        _actor(model),
+        replace(_starts(model), over=torch.zeros(COUNT, dtype=torch.bool)),
+        _noise(model),
+    )
     found = imagine(model.dynamics, actor, starts, _pool(model), noise, 0.0)
     num_classes = model.config.observation.latent.classes
 
@@ -119,7 +123,9 @@ def test_nothing_is_seen_across_the_end_of_an_episode() -> None:
     model = _model()
     actor, starts, noise, pool = _actor(model), _starts(model), _noise(model), _pool(model)
     before = imagine(model.dynamics, actor, starts, pool, noise, 0.0)
-    changed = replace(starts, previous=starts.previous.flip(0), actions=(starts.actions + 1) % NUM_ACTIONS, rewards=-starts.rewards)
+    changed = replace(
+        starts, previous=starts.previous.flip(0), actions=(starts.actions + 1) % NUM_ACTIONS, rewards=-starts.rewards
+    )
     after = imagine(model.dynamics, actor, changed, pool, noise, 0.0)
     same = (before.rewards == after.rewards).all(0)
     assert torch.equal(same, starts.over)

@@ -29,7 +29,9 @@ def _fill(replay: AgentReplay, upto: int = sum(LENGTHS)) -> AgentReplay:
                 continue
             if len(replay) <= step < upto:
                 last = index == length and episode < 2
-                replay.add(step % 4, float(step), last and episode == 0, last and episode == 1, _frame(10 * episode + index))
+                replay.add(
+                    step % 4, float(step), last and episode == 0, last and episode == 1, _frame(10 * episode + index)
+                )
             step += 1
     replay.sync()
     return replay

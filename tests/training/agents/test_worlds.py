@@ -94,7 +94,9 @@ def test_each_stage_of_pretraining_moves_only_its_own_part(world: PaperWorld) ->
             "actor": world.agent.actor,
             "critic": world.agent.critic,
         }
-        return {name: torch.cat([weight.detach().flatten() for weight in part.parameters()]) for name, part in parts.items()}
+        return {
+            name: torch.cat([weight.detach().flatten() for weight in part.parameters()]) for name, part in parts.items()
+        }
 
     moved = []
     before = weights()
