@@ -29,7 +29,7 @@ _REPETITIONS = 5000
 _MOST_DIFFERENCES = 3  # from a preset that a name tells
 _SHOWN = ("SPR", "TWM", "IRIS", "STORM", "DreamerV3", "DIAMOND")
 
-AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
+AGGREGATES: dict[str, Callable[[np.ndarray], Any]] = {
     "mean": metrics.aggregate_mean,
     "median": metrics.aggregate_median,
     "iqm": metrics.aggregate_iqm,

@@ -140,19 +140,17 @@ def test_pretraining_makes_the_policy_random_and_keeps_it_off_the_rewards() -> N
     with torch.no_grad():
         agent.actor.layers[-1].bias.copy_(torch.tensor([2.0, 0.0, -2.0]))  # type: ignore[operator]
     rollout = _rollout()
-    first = agent.pretrain(rollout)["entropy"]
-    for _ in range(60):
-        last = agent.pretrain(rollout)["entropy"]
-    assert first < 0.7 and last > 0.95
+    found = [agent.pretrain(rollout)["entropy"] for _ in range(60)]
+    assert found[0] < 0.7 and found[-1] > 0.95
 
 
 def test_columns_that_are_gathered_give_what_the_product_with_one_hot_vectors_gives() -> None:
     torch.manual_seed(0)
     classes, weight, bias = torch.randint(5, (7, 3)), torch.randn(4, 15, requires_grad=True), torch.randn(4)
-    results = [one_hot_linear(classes, weight, bias, 5, gather) for gather in (False, True)]
-    assert torch.allclose(*results, atol=1e-6)
-    gradients = [torch.autograd.grad(result.square().sum(), weight)[0] for result in results]
-    assert torch.allclose(*gradients, atol=1e-5)
+    product, gathered = (one_hot_linear(classes, weight, bias, 5, gather) for gather in (False, True))
+    assert torch.allclose(product, gathered, atol=1e-6)
+    mine, theirs = (torch.autograd.grad(result.square().sum(), weight)[0] for result in (product, gathered))
+    assert torch.allclose(mine, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
