@@ -21,6 +21,7 @@ import torch
 pytest.importorskip("ale_py", reason="a run plays the real game")
 
 import learned_envs
+import training.__main__
 import training.agents.collector
 import training.atari100k
 from learned_envs.envs.real.atari import make_atari
@@ -410,3 +411,57 @@ def test_too_small_a_disk_is_told_before_anything_is_played(tmp_path: Path, monk
 def test_schedule_that_makes_no_run_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(change))} is {next(iter(change.values()))}"):
         replace(tiny_run("faithful"), **change)
+
+
+# The command
+
+
+def _command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[Atari100kConfig, Path]]:
+    """The runs that a command would make."""
+    made: list[tuple[Atari100kConfig, Path]] = []
+
+    def note(config: Atari100kConfig, folder: Path, *_: Any) -> dict[str, Any]:
+        made.append((config, folder))
+        return {"score": 0.0, "scores": [0.0]}
+
+    monkeypatch.setattr(training.atari100k, "train", note)
+    monkeypatch.setattr(sys, "argv", ["training", "atari100k", "--threads", "1", *arguments])
+    training.__main__.main()
+    return made
+
+
+def test_command_names_game_seed_and_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    [(config, folder)] = _command(monkeypatch, "--game", "Pong", "--seed", "3", "--preset", "compact")
+    assert config == preset("compact", "Pong", 3) and folder == Path("runs/atari100k/compact-Pong-3")
+
+
+def test_command_takes_all_games_and_several_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _command(monkeypatch, "--games", "all", "--seeds", "5")
+    assert len(made) == 26 * 5 == len({folder for _, folder in made})
+    assert {(config.game, config.seed) for config, _ in made} == {(game, seed) for game in GAMES for seed in range(5)}
+
+
+def test_command_changes_the_schedule_where_it_is_told_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    changes = "--interactions", "20000", "--updates", "100", "--fp32", "--ablations", "plain-entropy", "short-memory"
+    [(config, folder)] = _command(monkeypatch, "--game", "Pong", "--run", str(tmp_path), *changes)
+    assert folder == tmp_path and (config.steps, config.updates, config.history) == (20_000, 100, 4)
+    assert not config.paper.joint.bfloat16 and config.agent.entropy_threshold == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--game", "Pnog"), "Atari 100k has no game 'Pnog'. Did you mean Pong"),
+        ((), "Name either one --game or several --games"),
+        (("--game", "Pong", "--games", "all"), "Name either one --game or several --games"),
+        (("--game", "Pong", "--device", "gpu"), "gpu"),
+        (("--game", "Pong", "--interactions", "5000"), "prefill is 5000"),
+        (("--game", "Pong", "--preset", "compact", "--ablations", "short-memory"), "Use --preset faithful"),
+    ],
+)
+def test_command_tells_what_does_not_fit_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        _command(monkeypatch, *arguments)
+    assert str(caught.value).startswith("error: ") and told in str(caught.value) and "\n" not in str(caught.value)
