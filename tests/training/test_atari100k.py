@@ -137,7 +137,9 @@ def test_run_ends_with_a_score_and_a_snapshot_that_plays_and_is_played(tmp_path:
         observation, _ = env.reset(seed=0)
         for _ in range(5):
             action, _ = policy.predict(observation)
-            observation, *_ = env.step(action)
+            observation, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                observation, _ = env.reset()
 
 
 @pytest.mark.parametrize("kind", PRESETS)
