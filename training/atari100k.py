@@ -415,10 +415,23 @@ class _MainLoop:
 
 
 def _played(run: _Run) -> dict[str, Any]:
-    return {"steps": run.replay.save(run.folder / "experience"), "collector": run.collector.state_dict()}
+    steps = run.replay.save(run.folder / "experience")
+    return {"run": _identity(run), "steps": steps, "collector": run.collector.state_dict()}
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    config = run.config
+    return {"version": _VERSION, "game": config.game, "preset": config.preset, "seed": config.seed}
 
 
 def _play_again(run: _Run, state: dict[str, Any], random: bool = False) -> None:
+    if state["run"] != _identity(run):
+        found, wanted = (
+            ", ".join(f"{key} {value}" for key, value in given.items()) for given in (state["run"], _identity(run))
+        )
+        raise RunError(
+            f"A checkpoint in {run.folder} is of another run: of {found}, not of {wanted}. Use another --run folder."
+        )
     run.replay.load(run.folder / "experience", state["steps"])
     run.collector.load_state_dict(state["collector"], None if random else run.agent.policy)
     run.replay.sync()

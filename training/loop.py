@@ -102,13 +102,14 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
         folder: Folder of the run; ``<stage>.pt`` in it is the checkpoint.
         seed: Seed of the run.
         checkpoint_seconds: Time between two checkpoints; interrupting loses at most this.
+
+    Raises:
+        RunError: If the checkpoint is damaged or does not fit the stage, or a new one cannot be written.
     """
     path = folder / f"{stage.name}.pt"
     start = 0
     if path.exists():
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-        start = checkpoint["step"]
-        stage.load_state_dict(checkpoint["state"])
+        start = _restore(stage, path)
     if start >= stage.updates:
         return
     with SummaryWriter(str(folder / "logs" / stage.name), purge_step=start) as writer:
@@ -127,6 +128,27 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
                 for name, picture in stage.visualize(step).items():
                     writer.add_image(f"{stage.name}/{name}", picture, step)
                 saved = time.monotonic()
+
+
+def _restore(stage: Stage, path: Path) -> int:
+    """Put a stage back to its checkpoint, and return how many updates it had taken."""
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        step = int(checkpoint["step"])
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise RunError(
+            f"{path} is no checkpoint, or a damaged one. Delete it to begin its stage anew. ({error})"
+        ) from error
+    try:
+        stage.load_state_dict(checkpoint["state"])
+    except RunError:
+        raise
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{path} is a checkpoint of another run or version, it does not fit this one ({reason})."
+        ) from error
+    return step
 
 
 def _log(writer: SummaryWriter, progress: Any, metrics: dict[str, Tensor], step: int) -> None:

@@ -377,6 +377,24 @@ def test_run_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.M
         train(tiny_run("faithful"), tmp_path)
 
 
+def test_checkpoint_that_was_put_there_from_another_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = _count_ticks(monkeypatch)
+    for name, seed in (("mine", 0), ("other", 1)):
+        ticks["left"] = 160  # the prefill and a little more
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_run("faithful", seed=seed), tmp_path / name)
+    ticks["left"] = 10**9
+    checkpoint = tmp_path / "mine" / "prefill.pt"
+    checkpoint.write_bytes((tmp_path / "other" / "prefill.pt").read_bytes())
+    with pytest.raises(RunError, match=r"version 1, game Breakout, preset faithful, seed 1, not of .* seed 0"):
+        train(tiny_run("faithful"), tmp_path / "mine")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    with pytest.raises(RunError, match=r"prefill\.pt is no checkpoint, or a damaged one"):
+        train(tiny_run("faithful"), tmp_path / "mine")
+
+
 def test_disk_that_fills_up_is_told_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
     """The limit on the size of files stands for a full disk: writing fails alike, in the middle of a checkpoint."""
     config = tiny_run("faithful")
