@@ -16,7 +16,7 @@ from learned_envs.environment import AtariConfig
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.errors import SnapshotError
 from learned_envs.manifest import CONFIG, FIDELITY, MANIFEST, MODEL, PREVIEW, STARTS, parse_json, write_manifest
-from learned_envs.snapshot import Snapshot, read_snapshot, staged, write_snapshot
+from learned_envs.snapshot import Snapshot, read_policy, read_snapshot, staged, write_snapshot
 from learned_envs.video import write_gif
 
 __all__ = ["build", "find_source"]
@@ -47,7 +47,9 @@ def build(source: Path, out: Path, repository: str | None = None, license: str =
         snapshot = read_snapshot(current)
         config = replace(snapshot.config, provenance=_provenance(snapshot, run))
         with staged(out, replace=True) as partial:
-            write_snapshot(partial, config, snapshot.model, snapshot.starts, snapshot.fidelity, replace=True)
+            policy = None if config.policy is None else read_policy(snapshot)
+            parts = config, snapshot.model, snapshot.starts, snapshot.fidelity
+            write_snapshot(partial, *parts, replace=True, policy=policy)
             _write_preview(partial, snapshot)
             write_card(partial, repository or repository_of(config.id), license)
     return out

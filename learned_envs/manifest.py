@@ -20,12 +20,14 @@ from learned_envs.errors import SnapshotError
 __all__ = [
     "CARD",
     "CONFIG",
+    "ENVIRONMENT",
     "FIDELITY",
     "FORMAT",
     "LOADED",
     "MANIFEST",
     "MODEL",
     "OPTIONAL",
+    "POLICY",
     "PREVIEW",
     "STARTS",
     "FileEntry",
@@ -41,9 +43,11 @@ __all__ = [
 
 FORMAT = 2
 MANIFEST, CONFIG, MODEL, STARTS = "manifest.json", "config.json", "model.safetensors", "starts.safetensors"
-FIDELITY, PREVIEW, CARD = "fidelity.json", "preview.gif", "README.md"
-LOADED = (CONFIG, MODEL, STARTS, FIDELITY)
+FIDELITY, POLICY, PREVIEW, CARD = "fidelity.json", "policy.safetensors", "preview.gif", "README.md"
+ENVIRONMENT = (CONFIG, MODEL, STARTS, FIDELITY)
 """Files that an environment is made of; the first two are enough for a model by itself."""
+LOADED = (*ENVIRONMENT, POLICY)
+"""Files that loaders read; an agent may have come with the model."""
 OPTIONAL = (PREVIEW, CARD)
 """Files for people, which no loader reads."""
 

@@ -20,7 +20,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from learned_envs.errors import SnapshotError
 from learned_envs.families import FAMILIES
@@ -29,6 +29,7 @@ from learned_envs.manifest import (
     FIDELITY,
     FORMAT,
     MODEL,
+    POLICY,
     STARTS,
     Manifest,
     check_file,
@@ -39,7 +40,10 @@ from learned_envs.manifest import (
     write_manifest,
 )
 from learned_envs.nn.blueprint import blueprint
+from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.starts import StartBank, StartKind
+from learned_envs.twm.config import TwmConfig
+from learned_envs.twm.world_model import TransformerWorldModel
 from learned_envs.world_model import WorldModel
 
 __all__ = [
@@ -48,6 +52,7 @@ __all__ = [
     "holds_environment",
     "read_config",
     "read_model",
+    "read_policy",
     "read_snapshot",
     "staged",
     "write_model",
@@ -76,6 +81,7 @@ class SnapshotConfig(Generic[Model, Environment]):
         model: The model's sizes.
         environment: What was learned.
         provenance: How it was made: data, seeds, interactions, versions, commands; for people.
+        policy: Sizes of the agent that came with it; None if none did.
         format: Version of this lay-out.
         library_name: Who reads it.
 
@@ -88,6 +94,7 @@ class SnapshotConfig(Generic[Model, Environment]):
     model: Model
     environment: Environment
     provenance: dict[str, Any]
+    policy: PolicyConfig | None = None
     format: int = FORMAT
     library_name: Literal["learned_envs"] = "learned_envs"
 
@@ -103,6 +110,8 @@ class SnapshotConfig(Generic[Model, Environment]):
                 f"{self.family!r} has {family.model.__name__} and {family.environment.__name__}"
             )
         family.check(self.model, self.environment)
+        if self.policy is not None and family.model is not TwmConfig:
+            raise ValueError(f"policy is given, but agents come with models of family 'twm' only, not {self.family!r}")
 
 
 @dataclass(frozen=True)
@@ -160,6 +169,7 @@ def write_snapshot(
     starts: StartBank,
     fidelity: dict[str, Any],
     replace: bool = False,
+    policy: Policy | None = None,
 ) -> None:
     """Write a snapshot, complete or not at all.
 
@@ -172,6 +182,7 @@ def write_snapshot(
         starts: Recorded contexts.
         fidelity: Measured figures, JSON-able.
         replace: Whether an existing folder may be replaced.
+        policy: The agent that goes with it, if ``config`` names one.
 
     Raises:
         FileExistsError: If the folder exists and may not be replaced.
@@ -179,8 +190,13 @@ def write_snapshot(
     with staged(folder, replace) as partial:
         # Not save_file: it makes files that only their owner may read.
         (partial / MODEL).write_bytes(save(_weights(model, config.family)))
+        if policy is not None:
+            (partial / POLICY).write_bytes(save(_weights(policy.actor, config.family)))
         (partial / STARTS).write_bytes(save({name: tensor.contiguous() for name, tensor in starts.tensors.items()}))
-        _write_json(partial / CONFIG, _ADAPTERS[config.family].dump_python(config, mode="json"))
+        content = _ADAPTERS[config.family].dump_python(config, mode="json")
+        if config.policy is None:
+            del content["policy"]
+        _write_json(partial / CONFIG, content)
         _write_json(partial / FIDELITY, fidelity)
         write_manifest(partial)
 
@@ -294,7 +310,7 @@ def _open_config(folder: Path, manifest: Manifest) -> tuple[Path, dict[str, Any]
     return path, content, family
 
 
-def _weights(model: WorldModel, family: str) -> dict[str, Tensor]:
+def _weights(model: nn.Module, family: str) -> dict[str, Tensor]:
     dtype = FAMILIES[family].weights
     return {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
 
@@ -307,8 +323,13 @@ def _read_model(path: Path, family: str, sizes: Any, environment: Any) -> WorldM
     """The model, for whose weights memory is taken when every name, shape and dtype is known to fit."""
     found = _describe_tensors(path)
     model = _build(path, found, family, sizes, environment)
+    _load_weights(path, model, found, family)
+    return model.eval().requires_grad_(False)
+
+
+def _load_weights(path: Path, module: nn.Module, found: dict[str, Announced], family: str) -> None:
     dtype = FAMILIES[family].weights
-    expected = {name: (tuple(tensor.shape), dtype) for name, tensor in model.state_dict().items()}
+    expected = {name: (tuple(tensor.shape), dtype) for name, tensor in module.state_dict().items()}
     if found != expected:
         key = next(key for key in sorted({*found, *expected}) if found.get(key) != expected.get(key))
         raise SnapshotError(
@@ -316,18 +337,47 @@ def _read_model(path: Path, family: str, sizes: Any, environment: Any) -> WorldM
         )
     # A copy in any case: the file may be mapped into memory, and be replaced under our feet.
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in _read_tensors(path).items()}
-    model.load_state_dict(weights, assign=True)
-    return model.eval().requires_grad_(False)
+    module.load_state_dict(weights, assign=True)
+
+
+def read_policy(snapshot: Snapshot) -> Policy:
+    """Read the agent that came with a snapshot.
+
+    Args:
+        snapshot: Its ``config.policy`` must not be None.
+
+    Returns:
+        The agent, in evaluation mode.
+
+    Raises:
+        SnapshotError: If the agent's file is missing, damaged, or does not fit the configuration.
+    """
+    config, model = snapshot.config, snapshot.model
+    assert config.policy is not None and isinstance(model, TransformerWorldModel)
+    path = check_file(snapshot.folder, POLICY, read_manifest(snapshot.folder))
+    found = _describe_tensors(path)
+    with _sizes_within(path, found, "policy"):
+        policy = Policy(model, config.policy)
+    _load_weights(path, policy.actor, found, config.family)
+    return policy.eval().requires_grad_(False)
 
 
 def _build(path: Path, tensors: dict[str, Announced], family: str, sizes: Any, environment: Any) -> WorldModel:
     """A model without its weights."""
+    with _sizes_within(path, tensors, "model"):
+        return FAMILIES[family].build(sizes, environment)
+    raise AssertionError("the line above returns or raises")
+
+
+@contextmanager
+def _sizes_within(path: Path, tensors: dict[str, Announced], part: str) -> Iterator[None]:
+    """While this is entered, modules are built without memory for weights, and no larger than their file announces."""
     announced = sum(prod(shape) for shape, _ in tensors.values())
     try:
         with blueprint(_SPARE_ELEMENTS + 2 * announced, _CALLS_PER_TENSOR * (_SPARE_TENSORS + len(tensors))):
-            return FAMILIES[family].build(sizes, environment)
+            yield
     except (RuntimeError, ValueError, OverflowError, MemoryError) as error:
-        message = f"{path.with_name(CONFIG)}: model: no model of these sizes fits {path.name} ({error})."
+        message = f"{path.with_name(CONFIG)}: {part}: no {part} of these sizes fits {path.name} ({error})."
         raise SnapshotError(message) from error
 
 

@@ -96,7 +96,7 @@ def test_config_of_a_game_is_laid_out_as_ever(folder: Path) -> None:
     assert (content["family"], content["format"], content["library_name"]) == ("twm", 2, "learned_envs")
     assert list(content["model"]) == [
         "num_actions", "observation", "transformer", "tokens", "context", "latent_hidden", "reward_hidden",
-        "discount_hidden", "reward_values", "discount", "temperature",
+        "discount_hidden", "reward_values", "discount", "reward_tokens", "temperature",
     ]  # fmt: skip
     assert content["environment"] == {
         "kind": "atari",

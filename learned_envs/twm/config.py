@@ -99,6 +99,7 @@ class TwmConfig:
         reward_values: The rewards that can be predicted, as one categorical; empty for a Normal with unit variance whose
             mean is predicted, as in the paper.
         discount: Target of the discount head while the episode goes on, in (0, 1].
+        reward_tokens: Whether the transformer is told rewards; without, their tokens are always those of 0.
         temperature: Temperature at which the next latent is sampled; 0 takes the most likely class, and the most likely reward.
 
     Raises:
@@ -116,6 +117,7 @@ class TwmConfig:
     discount_hidden: tuple[int, ...] = (256, 256, 256, 256)
     reward_values: tuple[float, ...] = ()
     discount: float = 0.99
+    reward_tokens: bool = True
     temperature: float = 1.0
 
     def __post_init__(self) -> None:

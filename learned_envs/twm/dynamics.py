@@ -33,11 +33,13 @@ class Forecast:
         latent: Logits of the next latent, shape (B, L, V, K).
         reward: Logits over the reward values, shape (B, L, R), or the predicted mean, shape (B, L, 1).
         discount: Logit of the discount, shape (B, L).
+        features: h_t, from which all of it was read, shape (B, L, D); None if it was put together by hand.
     """
 
     latent: Tensor
     reward: Tensor
     discount: Tensor
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,30 @@ class Dynamics(nn.Module):
         recent = torch.cat([memory.latents, latents], 1).unsqueeze(1) if self.motion else None
         return self._forecast(features[:, -1:], recent), memory.push(new, valid, latents)
 
+    def extend(
+        self, latents: Tensor, actions: Tensor, rewards: Tensor, mask: Tensor, past: KeyValues | None
+    ) -> tuple[Forecast, KeyValues]:
+        """Predict one more step from keys and values that the caller keeps; for rollouts of known length.
+
+        Args:
+            latents: One-hot latent z_t, shape (B, V * K).
+            actions: Indices, int64, shape (B,).
+            rewards: r_{t-1} as the model is fed it, shape (B,).
+            mask: Which of the tokens so far each new one may see, bool, shape (B or 1, T, S).
+            past: Keys and values of the tokens before, shape (B, layers, S - T, D) each; None at the first step, which has
+                no reward token if tokens are separate.
+
+        Returns:
+            The forecast, with L = 1, and the new tokens' keys and values, shape (B, layers, T, D) each.
+        """
+        tokens = self._tokens(latents.unsqueeze(1), actions.unsqueeze(1), rewards.unsqueeze(1))
+        features, new = self.transformer(tokens[:, -mask.shape[1] :], mask, past)
+        return self._forecast(features[:, -1:]), new
+
+    def window(self, total: int) -> Tensor:
+        """Which of ``total`` tokens, the last being that of an action, each may see by its distance: bool, shape (T, T)."""
+        return self._window(total).to(self.reward_embedding.weight.device)
+
     def _process(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> tuple[Tensor, KeyValues]:
         """Features at every step, shape (B, L, D), and the keys and values of every token."""
         tokens = self._tokens(latents, actions, rewards)
@@ -199,6 +225,8 @@ class Dynamics(nn.Module):
 
     def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
         """Tokens in the order r_{t-1}, z_t, a_t, or their sums, shape (B, L or 3 L, D)."""
+        if not self.config.reward_tokens:
+            rewards = torch.zeros_like(rewards)
         latent = self.activation(self.latent_embedding(latents))
         reward = self.activation(self.reward_embedding(rewards.unsqueeze(-1)))
         if actions.dtype.is_floating_point:
@@ -235,6 +263,7 @@ class Dynamics(nn.Module):
             logits.unflatten(-1, (latent.variables, latent.classes)),
             self.reward_head(features),
             self.discount_head(features).squeeze(-1),
+            features,
         )
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 
 from learned_envs.errors import SnapshotError
-from learned_envs.manifest import CONFIG, FIDELITY, LOADED, MANIFEST, MODEL, STARTS, write_manifest
+from learned_envs.manifest import CONFIG, ENVIRONMENT, FIDELITY, MANIFEST, MODEL, STARTS, write_manifest
 from learned_envs.snapshot import Snapshot, read_snapshot
 
 Files = dict[str, bytes]
 JSONS, TENSORS = (MANIFEST, CONFIG, FIDELITY), (MODEL, STARTS)
-ALL = (MANIFEST, *LOADED)
+ALL = (MANIFEST, *ENVIRONMENT)
 PICKLE = b"\x80\x04\x95\x1e\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x8c\x06system\x93\x8c\x05touch\x85R."
 NUMBERS = (-1, 0, 1, 2, 3, 7, 2**20, 2**31, 2**63, 10**30, -(10**18), 0.5, -1e308, 1e-300)
 _NOISE = 4 * 2**20  # bytes by which the interpreter's own memory comes and goes
@@ -114,7 +114,10 @@ def _edit_field(files: Files, rng: random.Random, folder: Path) -> str:
 
 def _rename_in_manifest(files: Files, rng: random.Random, _: Path) -> str:
     content = json.loads(files[MANIFEST])
-    old, new = rng.choice(LOADED), rng.choice(("../" + MODEL, "/etc/passwd", "a/../" + MODEL, "model.pkl", "", "\0"))
+    old, new = (
+        rng.choice(ENVIRONMENT),
+        rng.choice(("../" + MODEL, "/etc/passwd", "a/../" + MODEL, "model.pkl", "", "\0")),
+    )
     entry = content["files"][old] if rng.random() < 0.5 else content["files"].pop(old)
     content["files"][new] = entry
     files[MANIFEST] = json.dumps(content).encode()

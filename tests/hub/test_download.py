@@ -17,14 +17,14 @@ import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.download import download
 from learned_envs.errors import MissingModelError, SnapshotError
-from learned_envs.manifest import LOADED, MANIFEST, damaged_files, write_manifest
+from learned_envs.manifest import ENVIRONMENT, MANIFEST, damaged_files, write_manifest
 from learned_envs.snapshot import read_snapshot
 from tests.hub.conftest import TOKEN
 from tests.hub.server import FaultKind, Hub
 from tests.tiny import write_tiny_snapshot
 
 REPOSITORY = "lab/model"
-FILES = (MANIFEST, *LOADED)
+FILES = (MANIFEST, *ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")

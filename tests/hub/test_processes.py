@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from learned_envs.download import download
-from learned_envs.manifest import LOADED, MANIFEST, damaged_files
+from learned_envs.manifest import ENVIRONMENT, MANIFEST, damaged_files
 from tests.hub.conftest import TOKEN
 from tests.hub.server import Hub
 
@@ -42,8 +42,8 @@ def test_processes_that_start_at_once_all_succeed_and_share_the_files(
         process.join()
     assert len(set(found)) == 1 and not found[0].startswith("failed"), found
     assert not list(damaged_files(Path(found[0])))
-    assert {name: hub.count("GET", f"/{name}") <= 2 for name in (MANIFEST, *LOADED)} == dict.fromkeys(
-        (MANIFEST, *LOADED), True
+    assert {name: hub.count("GET", f"/{name}") <= 2 for name in (MANIFEST, *ENVIRONMENT)} == dict.fromkeys(
+        (MANIFEST, *ENVIRONMENT), True
     )
 
 
