@@ -16,13 +16,15 @@ from learned_envs.envs.real.registration import register_systems
 
 if TYPE_CHECKING:
     from learned_envs.envs.real.twin import make_real, make_real_vec
+    from learned_envs.policy import load_policy
     from learned_envs.pretrained import load, register_snapshot
 
-__all__ = ["__version__", "list_envs", "load", "make_real", "make_real_vec", "register_snapshot"]
+__all__ = ["__version__", "list_envs", "load", "load_policy", "make_real", "make_real_vec", "register_snapshot"]
 __version__ = "0.1.0"
 
 _LAZY = {
     "load": "learned_envs.pretrained",
+    "load_policy": "learned_envs.policy",
     "register_snapshot": "learned_envs.pretrained",
     "make_real": "learned_envs.envs.real.twin",
     "make_real_vec": "learned_envs.envs.real.twin",

@@ -11,9 +11,21 @@ import gymnasium as gym
 
 from learned_envs.envs.real.registration import SYSTEM_IDS
 
-__all__ = ["BUNDLED", "CATALOG", "CatalogEntry", "entry", "list_envs", "register_all", "register_id"]
+__all__ = [
+    "BUNDLED",
+    "CATALOG",
+    "ORGANIZATION",
+    "CatalogEntry",
+    "entry",
+    "list_envs",
+    "register_all",
+    "register_id",
+    "repository_of",
+]
 
 BUNDLED = Path(__file__).parent / "snapshots"
+ORGANIZATION = "learned-envs"
+"""Who publishes the models of the ids on the Hugging Face Hub."""
 
 _FACES: dict[str, Any] = {
     "entry_point": "learned_envs.envs.single:LearnedEnv",
@@ -111,6 +123,11 @@ def entry(id: str) -> CatalogEntry:
 def list_envs() -> list[str]:
     """All ids, sorted; `entry` tells more of each."""
     return sorted(CATALOG)
+
+
+def repository_of(id: str) -> str:
+    """The repository on the Hugging Face Hub that has the model of an id."""
+    return f"{ORGANIZATION}/{id}"
 
 
 def register_id(id: str, max_episode_steps: int) -> None:

@@ -1,14 +1,13 @@
-"""The command line: ``learned-envs list | info | demo``.
+"""The command line: ``learned-envs list | info | demo | play | transfer``.
 
 The commands import what they need when they run, so that ``list`` and ``--help`` do without torch.
 """
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import gymnasium as gym
 import tyro
@@ -17,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 
 from learned_envs.catalog import entry, list_envs
-from learned_envs.errors import SnapshotError
 
 if TYPE_CHECKING:
     from learned_envs.pretrained import Pretrained
@@ -41,16 +39,17 @@ def list_environments() -> None:
     _console().print(table)
 
 
-def info(id: _Id) -> None:
+def info(id: _Id, revision: str | None = None) -> None:
     """Show what a trained model is: its sizes and spaces, how it was made, and how faithful it was measured to be.
 
     Args:
-        id: Id of the environment, such as LearnedPong-v0, or the folder of a snapshot.
+        id: Id of the environment, such as LearnedPong-v0, the folder of a snapshot, or a repository on the Hub.
+        revision: Branch, tag or commit on the Hub.
     """
-    from learned_envs.pretrained import find_snapshot, load_pretrained
+    from learned_envs.pretrained import load_pretrained
 
-    pretrained = load_pretrained(id)
-    fidelity = _read_fidelity(find_snapshot(id) / "fidelity.json")
+    pretrained = load_pretrained(id, revision=revision)
+    fidelity = pretrained.fidelity
     console = _console()
     console.print(
         _listing("Environment", _environment(pretrained)),
@@ -74,7 +73,7 @@ def demo(
     """Play many imagined games at once, measure their speed beside that of the real ones, and film or draw both.
 
     Args:
-        id: Id of the environment, or the folder of a snapshot.
+        id: Id of the environment, the folder of a snapshot, or a repository on the Hub.
         num_envs: Games played in parallel while the speed is measured; at least 1.
         steps: Steps of each of these games; at least 1.
         device: Where the model runs, such as cpu, cuda or cuda:1.
@@ -86,6 +85,85 @@ def demo(
     run_demo(id, num_envs, steps, device, out, seed, _console())
 
 
+def play(
+    id: _Id = "LearnedPong-v0",
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    device: str = "cpu",
+    seed: int = 0,
+    speed: float | None = None,
+    real: bool = True,
+    out: Path = Path("play_out"),
+    open: bool = False,
+) -> None:
+    """Play on a local web page, with the keyboard or with sliders, beside the real environment under the same actions.
+
+    Args:
+        id: Id of the environment, or the folder of a snapshot.
+        host: Address to listen on; with any but this machine's own, others in the network can play too.
+        port: Port to listen on; 0 takes any that is free.
+        device: Where the model runs, such as cpu, cuda or cuda:1.
+        seed: Seed of the first episode.
+        speed: Steps a second to begin with, 0.5 to 60; left out, 15 for games and 5 for control problems.
+        real: Whether to play the real environment beside it, if it is installed.
+        out: Folder for the films that are recorded.
+        open: Whether to open the page in the browser at once.
+    """
+    try:
+        from learned_envs.play.server import run_play
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled(
+            f'play needs {error.name}, which is not installed. Run: pip install "learned-envs[play]"'
+        ) from error
+    run_play(
+        id,
+        host=host,
+        port=port,
+        device=device,
+        seed=seed,
+        speed=speed,
+        real=real,
+        out=out,
+        open_browser=open,
+        console=_console(),
+    )
+
+
+def transfer(
+    id: _Id,
+    agent: Literal["ppo", "a2c", "dqn", "sac", "td3"] = "ppo",
+    steps: int = 1_000_000,
+    seeds: int = 1,
+    n_envs: int | None = None,
+    evaluations: int = 10,
+    episodes: int = 30,
+    baselines: bool = True,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> None:
+    """Train an agent in imagination and judge it in reality, beside the same agent trained in reality.
+
+    The same command goes on where it was interrupted.
+
+    Args:
+        id: Id of the environment, or the folder of a snapshot.
+        agent: Which agent of Stable-Baselines3; dqn chooses one of several actions, sac and td3 act by numbers.
+        steps: Steps of each training.
+        seeds: Number of trainings of each kind, seeded 0, 1, ...
+        n_envs: Environments side by side; by default what suits the agent.
+        evaluations: How often each agent is judged, at even distances.
+        episodes: Episodes in imagination and in reality of each evaluation.
+        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from, and
+            with as many steps as in imagination.
+        device: Where agents and the learned environment compute, such as cpu or cuda.
+        out: Folder for the table, the plot, the returns and the agents; by default transfer_out/ID-AGENT.
+    """
+    from learned_envs.transfer import TransferConfig, compare
+
+    config = TransferConfig(id, agent, steps, seeds, n_envs, evaluations, episodes, baselines)
+    compare(config, out or Path("transfer_out") / f"{Path(id).name}-{agent}", device, _console())
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; what a user can mend is told in one line.
 
@@ -95,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: 1 if the command failed, 2 if the arguments are wrong, 130 if it was interrupted.
     """
-    commands = {"list": list_environments, "info": info, "demo": demo}
+    commands = {"list": list_environments, "info": info, "demo": demo, "play": play, "transfer": transfer}
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,
@@ -148,16 +226,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return leaves
-
-
-def _read_fidelity(path: Path) -> dict[str, Any]:
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SnapshotError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(figures, dict):
-        raise SnapshotError(f"{path} is not a JSON object.")
-    return figures
 
 
 def _tables_of_figures(name: str, figures: Any) -> Iterator[Table]:

@@ -10,6 +10,11 @@ from learned_envs.envs.real.systems import System, make_system
 
 __all__ = ["AtariConfig", "SystemConfig"]
 
+_MOST_STEPS = 2**31
+_LARGEST_OPTION = (
+    10**6
+)  # as many steps, distractors or substeps; a snapshot must not ask for more memory than it has itself
+
 
 @dataclass(frozen=True)
 class AtariConfig:
@@ -39,6 +44,8 @@ class AtariConfig:
     packages: dict[str, str]
 
     def __post_init__(self) -> None:
+        if self.max_episode_steps > _MOST_STEPS:
+            raise ValueError(f"max_episode_steps is {self.max_episode_steps}, expected at most {_MOST_STEPS}.")
         if self.num_actions < 1 or len(self.action_meanings) != self.num_actions or self.max_episode_steps < 1:
             raise ValueError("num_actions and max_episode_steps must be at least 1, with one meaning for each action.")
 
@@ -67,6 +74,9 @@ class SystemConfig:
     packages: dict[str, str]
 
     def __post_init__(self) -> None:
+        for name, value in self.options.items():
+            if isinstance(value, int) and abs(value) > _LARGEST_OPTION:
+                raise ValueError(f"options has {name} = {value}, expected at most {_LARGEST_OPTION:,}.")
         try:
             _ = self.system
         except (gym.error.NameNotFound, TypeError, ValueError) as error:

@@ -19,6 +19,9 @@ from learned_envs.world_model import WorldModel
 
 __all__ = ["FAMILIES", "Family"]
 
+_LONGEST_CONTEXT = 1024  # memory grows with it, though the weights do not
+_LARGEST_REWARD = 1e30  # float32 ends at 3e38
+
 
 class Family(ABC):
     """What a snapshot must know of a family of models.
@@ -43,7 +46,12 @@ class Family(ABC):
 
     @abstractmethod
     def build(self, model: Any, environment: Any) -> WorldModel:
-        """A model without its weights."""
+        """A model without its weights: parameters may be on the meta device.
+
+        Args:
+            model: Its sizes.
+            environment: What was learned; None for a model by itself.
+        """
 
     @abstractmethod
     def bank(self, tensors: dict[str, Tensor], model: Any) -> StartBank:
@@ -70,10 +78,18 @@ class _Twm(Family):
     weights = torch.float16
 
     def check(self, model: TwmConfig, environment: AtariConfig) -> None:
+        self._check_sizes(model)
         if model.num_actions != environment.num_actions:
             raise ValueError(f"the model has {model.num_actions} actions, the environment {environment.num_actions}")
 
-    def build(self, model: TwmConfig, environment: AtariConfig) -> WorldModel:
+    def _check_sizes(self, model: TwmConfig) -> None:
+        if model.context > _LONGEST_CONTEXT:
+            raise ValueError(f"context is {model.context}, expected at most {_LONGEST_CONTEXT} steps")
+        if any(abs(value) > _LARGEST_REWARD for value in model.reward_values):
+            raise ValueError(f"reward_values is {model.reward_values}, expected numbers up to {_LARGEST_REWARD:.0e}")
+
+    def build(self, model: TwmConfig, environment: AtariConfig | None) -> WorldModel:
+        self._check_sizes(model)
         return TransformerWorldModel(model)
 
     def bank(self, tensors: dict[str, Tensor], model: TwmConfig) -> StartBank:
@@ -103,7 +119,9 @@ class _Awm(Family):
         if model.clock and model.state_dim != system.state_dim:
             raise ValueError("the model takes the last number of an observation for its clock, but it is none")
 
-    def build(self, model: AwmConfig, environment: SystemConfig) -> WorldModel:
+    def build(self, model: AwmConfig, environment: SystemConfig | None) -> WorldModel:
+        if environment is None:
+            return ContinuousWorldModel(model)
         system = environment.system
         built = ContinuousWorldModel(model, system.reward if model.reward == "known" else None)
         built.use_bounds(system.observation_bounds)

@@ -1,14 +1,16 @@
-"""From a name to a trained model: bundled with the package, or in a folder."""
+"""From a name to a trained model: in a folder, bundled with the package, in the cache, or on the Hugging Face Hub."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 
-from learned_envs.catalog import BUNDLED, CATALOG, register_id
+from learned_envs.catalog import BUNDLED, CATALOG, register_id, repository_of
+from learned_envs.download import download, is_repository
 from learned_envs.environment import SystemConfig
 from learned_envs.envs.real.systems import System
 from learned_envs.errors import MissingModelError
@@ -29,11 +31,13 @@ class Pretrained:
         model: The model, in evaluation mode.
         starts: Recorded contexts to start from.
         config: What the snapshot says of itself.
+        fidelity: How faithful the model was measured to be.
     """
 
     model: WorldModel
     starts: StartBank
     config: SnapshotConfig
+    fidelity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def system(self) -> System | None:
@@ -74,13 +78,15 @@ def load(
     """Load a world model, for people who want functions and gradients.
 
     Args:
-        name: Id, or folder of a snapshot.
-        revision: Revision on the Hub; a local model has none.
+        name: Id, folder of a snapshot, or repository on the Hub, ``organization/name``.
+        revision: Branch, tag or commit on the Hub; a folder has none. With one, an id is looked up on the Hub even if a model
+            of it is bundled.
         device: Where to put the model.
         local_files_only: Whether to do without the network.
 
     Returns:
-        The model in evaluation mode, with ``observation_space``, ``action_space`` and ``snapshot``, its configuration.
+        The model in evaluation mode, with ``observation_space``, ``action_space`` ``snapshot``, its configuration,
+        and ``starts``, recorded contexts.
 
     Raises:
         MissingModelError: If the model is not to be had.
@@ -89,7 +95,7 @@ def load(
     pretrained = load_pretrained(name, revision=revision, device=device, local_files_only=local_files_only)
     model = pretrained.model
     model.observation_space, model.action_space = pretrained.observation_space, pretrained.action_space
-    model.snapshot = pretrained.config
+    model.snapshot, model.starts = pretrained.config, pretrained.starts
     return model
 
 
@@ -125,8 +131,8 @@ def load_pretrained(
     """Load a trained model.
 
     Args:
-        name: Id, or folder of a snapshot.
-        revision: Revision on the Hub; a local model has none.
+        name: Id, folder, or repository on the Hub.
+        revision: Branch, tag or commit on the Hub.
         device: Where to put the model.
         local_files_only: Whether to do without the network.
 
@@ -134,35 +140,62 @@ def load_pretrained(
         MissingModelError: If the model is not to be had.
         SnapshotError: If its files are damaged.
     """
-    snapshot = read_snapshot(find_snapshot(name, revision))
-    return Pretrained(snapshot.model.to(device), snapshot.starts, snapshot.config)
+    snapshot = read_snapshot(find_snapshot(name, revision, local_files_only))
+    return Pretrained(snapshot.model.to(device), snapshot.starts, snapshot.config, snapshot.fidelity)
 
 
-def find_snapshot(name: str | Path, revision: str | None = None) -> Path:
-    """Folder of the snapshot that a name stands for."""
+def find_snapshot(name: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """Folder of the snapshot that a name stands for.
+
+    In this order: a folder, a bundled snapshot, the cache of the Hub, the Hub. A bundled snapshot has no revisions: where one
+    is asked for, the Hub has it.
+
+    Args:
+        name: Id, folder, or repository on the Hub.
+        revision: Branch, tag or commit on the Hub.
+        local_files_only: Whether to do without the network.
+
+    Raises:
+        MissingModelError: If it is not to be had.
+        SnapshotError: If what the Hub has is no snapshot, or is damaged.
+        ValueError: If a revision of a folder is asked for.
+    """
     folder = _local_folder(name)
-    if folder is None:
-        raise MissingModelError(_explain(str(name)))
-    if revision is not None:
+    if folder is not None and revision is not None:
         raise ValueError(
             f"revision is {revision!r}, but {name} is the local folder {folder}, which has no revisions. Leave it out."
         )
-    return folder
+    if folder is not None:
+        return folder
+    name = str(name)
+    if name in CATALOG:
+        return _find_id(name, revision, local_files_only)
+    if is_repository(name):
+        return download(name, revision, local_files_only)
+    near = get_close_matches(name, [*CATALOG, *_registered], n=1)
+    hint = f"did you mean {near[0]}?" if near else "list them with: learned-envs list"
+    raise MissingModelError(
+        f"No model {name!r}: it is neither an id ({hint}) nor the folder of a snapshot, nor a repository on the Hub "
+        "(organization/name)."
+    )
 
 
 def _local_folder(name: str | Path) -> Path | None:
+    """The folder that a name stands for; a string that is an id stands for no folder of the same name."""
     if str(name) in _registered:
         return _registered[str(name)]
-    if str(name) in CATALOG:
-        return BUNDLED / str(name) if CATALOG[str(name)].bundled else None
-    return Path(name) if Path(name).is_dir() else None
+    is_id = isinstance(name, str) and name in CATALOG
+    return Path(name) if not is_id and Path(name).is_dir() else None
 
 
-def _explain(name: str) -> str:
-    if name in CATALOG:
-        return (
-            f"No model for {name}: it is not bundled. Train it from a checkout of the project: {CATALOG[name].recipe}"
-        )
-    near = get_close_matches(name, [*CATALOG, *_registered], n=1)
-    hint = f"did you mean {near[0]}?" if near else "list them with: learned-envs list"
-    return f"No model {name!r}: it is neither an id ({hint}) nor the folder of a snapshot."
+def _find_id(id: str, revision: str | None, local_files_only: bool) -> Path:
+    if revision is None and CATALOG[id].bundled:
+        return BUNDLED / id
+    try:
+        return download(repository_of(id), revision, local_files_only)
+    except MissingModelError as error:
+        wanted = "no revision of a bundled model is" if CATALOG[id].bundled else "it is not bundled, and nothing was"
+        raise MissingModelError(
+            f"No model for {id}: {wanted} to be had from the Hub. {error} "
+            f"Or train it, in a checkout of the project: {CATALOG[id].recipe}"
+        ) from error

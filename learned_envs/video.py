@@ -1,18 +1,21 @@
 """Films and contact sheets of games side by side."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from learned_envs.envs.rendering import draw
 
-__all__ = ["write_contact_sheet", "write_gif"]
+__all__ = ["font", "make_page", "write_contact_sheet", "write_gif", "write_pages"]
 
 _GAP = 8  # pixels between pictures
 _BAR = 28  # height of a line of text
@@ -31,8 +34,25 @@ def write_gif(path: Path, games: Mapping[str, NDArray[np.uint8]], fps: float = 1
     Raises:
         ValueError: If there is nothing to film, or the games differ in length.
     """
-    pages = [_page(games, step) for step in range(_count_steps(games))]
-    _save(path, pages[0], format="GIF", save_all=True, append_images=pages[1:], duration=round(1000 / fps), loop=0)
+    _write_gif(path, (_page(games, step) for step in range(_count_steps(games))), fps)
+
+
+def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
+    """Film pages, as GIF or, if the file is called so, as MP4; complete or not at all.
+
+    Args:
+        path: Where it goes; an existing file is replaced.
+        pages: All of one size, at least one; they are consumed one by one.
+        fps: Pages shown a second; GIF has at most 100, and counts time in hundredths of a second.
+
+    Raises:
+        ValueError: If the file is called neither ``.gif`` nor ``.mp4``.
+        gymnasium.error.DependencyNotInstalled: If MP4 is asked for and PyAV is missing.
+    """
+    writers = {".gif": _write_gif, ".mp4": _write_mp4}
+    if path.suffix not in writers:
+        raise ValueError(f"path is {path}, but films are called {' or '.join(writers)}.")
+    writers[path.suffix](path, pages, fps)
 
 
 def write_contact_sheet(path: Path, games: Mapping[str, NDArray[np.uint8]], columns: int = 8) -> None:
@@ -71,16 +91,20 @@ def _count_steps(games: Mapping[str, NDArray[np.uint8]]) -> int:
     return next(iter(lengths.values()))
 
 
-def _page(games: Mapping[str, NDArray[np.uint8]], step: int) -> Image.Image:
-    """One moment of all games."""
-    pictures = {name: _picture(observations[step]) for name, observations in games.items()}
+def make_page(pictures: Mapping[str, Image.Image], note: str) -> Image.Image:
+    """Pictures of one size side by side, each under its name, with a note at the right."""
     width, height = next(iter(pictures.values())).size
     page = Image.new("RGB", (len(pictures) * (width + _GAP) - _GAP, _BAR + height), _PAPER)
     for column, (name, picture) in enumerate(pictures.items()):
         _write_text(page, (column * (width + _GAP), 0), name)
         page.paste(picture, (column * (width + _GAP), _BAR))
-    _write_text(page, (page.width - _GAP, 0), f"step {step}", anchor="ra")
+    _write_text(page, (page.width - _GAP, 0), note, anchor="ra")
     return page
+
+
+def _page(games: Mapping[str, NDArray[np.uint8]], step: int) -> Image.Image:
+    """One moment of all games."""
+    return make_page({name: _picture(observations[step]) for name, observations in games.items()}, f"step {step}")
 
 
 def _picture(observation: NDArray[np.uint8]) -> Image.Image:
@@ -89,12 +113,58 @@ def _picture(observation: NDArray[np.uint8]) -> Image.Image:
 
 def _write_text(page: Image.Image, corner: tuple[int, int], text: str, anchor: str = "la") -> None:
     x, y = corner
-    ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=ImageFont.load_default(16), anchor=anchor)
+    ImageDraw.Draw(page).text((x, y + 4), text, fill=_INK, font=font(16), anchor=anchor)
+
+
+@cache
+def font(size: int) -> Any:
+    """Pillow's own font. Reading it takes longer than writing with it.
+
+    Args:
+        size: Height in pixels.
+    """
+    return ImageFont.load_default(size)
+
+
+def _write_gif(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
+    rest = iter(pages)
+    _save(
+        path, next(rest), format="GIF", save_all=True, append_images=rest, duration=max(10, round(1000 / fps)), loop=0
+    )
+
+
+def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
+    """H.264, which every browser plays."""
+    try:
+        import av
+        from av.video.stream import VideoStream
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled(
+            'MP4 needs PyAV, which is not installed. Run: pip install "learned-envs[play]"'
+        ) from error
+
+    content = BytesIO()
+    with av.open(content, "w", format="mp4") as container:
+        stream: VideoStream | None = None
+        for page in pages:
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                # Colours are stored for two by two pixels.
+                stream.width, stream.height, stream.pix_fmt = page.width // 2 * 2, page.height // 2 * 2, "yuv420p"
+            frame = av.VideoFrame.from_image(page.crop((0, 0, stream.width, stream.height)))
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode())
+    _write(path, content.getvalue())
 
 
 def _save(path: Path, picture: Image.Image, **options: Any) -> None:
     content = BytesIO()
     picture.save(content, **options)
+    _write(path, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.getvalue())
+    partial.write_bytes(content)
     os.replace(partial, path)

@@ -20,6 +20,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from learned_envs.sharing import Shareable
+
 __all__ = ["Prediction", "State", "WorldModel"]
 
 
@@ -111,7 +113,7 @@ class Prediction:
     end_probability: Tensor
 
 
-class WorldModel(nn.Module, ABC):
+class WorldModel(nn.Module, Shareable, ABC):
     """A trained model that continues recorded experience.
 
     Attributes:
@@ -119,8 +121,8 @@ class WorldModel(nn.Module, ABC):
         observation_dtype: Its dtype.
         noise_size: How many uniform random numbers in [0, 1) a step consumes per environment; 0 if it is deterministic.
         ends: Whether episodes can end by themselves; if not, every end probability is 0, and nothing is drawn for it.
-        observation_space, action_space, snapshot: Gymnasium spaces and the snapshot's configuration; set by
-            `learned_envs.load`.
+        observation_space, action_space, snapshot, starts: Gymnasium spaces, the snapshot's configuration and its recorded
+            contexts; set by `learned_envs.load`.
     """
 
     observation_shape: tuple[int, ...]
@@ -130,6 +132,7 @@ class WorldModel(nn.Module, ABC):
     observation_space: Any
     action_space: Any
     snapshot: Any
+    starts: Any
 
     @abstractmethod
     def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> State:

@@ -1,11 +1,17 @@
-"""What every test shares: one thread, small snapshots with random weights, and no GPU where there is none."""
+"""What every test shares: one thread, no network, small snapshots with random weights, and no GPU where there is none."""
 
+import os
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 import torch
 
 from tests.tiny import CONTROLS, KINDS, write_tiny_snapshot
+
+# Read when huggingface_hub is imported: nobody's models, tokens or network decide how a test ends.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": f"{gettempdir()}/no-such-folder", "HF_HUB_DISABLE_TELEMETRY": "1"}
+os.environ.pop("HF_TOKEN", None)
 
 torch.set_num_threads(1)  # two OpenMP threads spin against each other when something else runs
 

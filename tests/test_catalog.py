@@ -194,7 +194,7 @@ def test_registered_snapshot_takes_no_id_away(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_snapshot_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match=r"config\.json"):
+    with pytest.raises(SnapshotError, match=r"manifest\.json"):
         learned_envs.register_snapshot(tmp_path)
-    with pytest.raises(SnapshotError, match=r"config\.json"):
+    with pytest.raises(SnapshotError, match=r"manifest\.json"):
         gym.make("learned_envs:Learned-v0", model=str(tmp_path))

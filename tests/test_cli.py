@@ -15,6 +15,7 @@ from PIL import Image
 import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.cli import main
+from learned_envs.manifest import write_manifest
 from learned_envs.snapshot import write_snapshot
 from tests.tiny import tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
 
@@ -65,7 +66,7 @@ def test_list_shows_every_id_with_its_game_and_its_model(capsys: pytest.CaptureF
         assert lines[id].rstrip().endswith("bundled" if item.bundled else item.recipe)
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["demo", "--help"], ["play", "--help"]], ids=" ".join)
 def test_light_commands_do_without_torch(arguments: list[str]) -> None:
     code = f"""
 import sys
@@ -188,6 +189,7 @@ def test_damaged_snapshot_is_named(
     folder = measured({}, {})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"family": "other"}))
+    write_manifest(folder)
     message = _refusal(capsys, command, str(folder))
     assert "config.json" in message and "family" in message
 

@@ -34,6 +34,13 @@ def test_wheel_holds_every_bundled_model_and_the_type_marker(wheel: zipfile.ZipF
             assert f"learned_envs/snapshots/{item.id}/model.safetensors" in names
 
 
+def test_wheel_holds_the_play_page(wheel: zipfile.ZipFile) -> None:
+    folder = "learned_envs/play/static"
+    files = {f"{folder}/{file.name}" for file in (_ROOT / folder).iterdir()}
+    assert f"{folder}/index.html" in files
+    assert files <= set(wheel.namelist())
+
+
 def test_bundled_models_are_small() -> None:
     sizes = {
         folder.name: sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,6 +1,8 @@
 """What is written comes back; what does not fit is refused by the name of the file and the field."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from learned_envs import snapshot as module
 from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.environment import SystemConfig
 from learned_envs.errors import SnapshotError
+from learned_envs.manifest import write_manifest
 from learned_envs.snapshot import SnapshotConfig, read_snapshot, write_snapshot
 from learned_envs.starts import StartBank
 from tests.tiny import (
@@ -30,7 +33,7 @@ from tests.tiny import (
     write_tiny_snapshot,
 )
 
-FILES = ("config.json", "model.safetensors", "starts.safetensors", "fidelity.json")
+FILES = ("config.json", "model.safetensors", "starts.safetensors", "fidelity.json", "manifest.json")
 
 
 @pytest.fixture
@@ -40,7 +43,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _edit_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    path = folder / "config.json"
+    """Change the configuration, and give it a fitting checksum."""
+    _edit(folder / "config.json", change)
+    write_manifest(folder)
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
@@ -51,11 +59,7 @@ def _replace_tensors(folder: Path, name: str, change: Callable[[dict[str, torch.
     tensors = {key: tensor.clone() for key, tensor in load_file(folder / name).items()}
     change(tensors)
     save_file(tensors, folder / name)
-    _sign(folder, name)
-
-
-def _sign(folder: Path, name: str) -> None:
-    _edit_config(folder, lambda content: content["sha256"].update({name: module._sha256(folder / name)}))
+    write_manifest(folder)
 
 
 def _refusal(folder: Path) -> str:
@@ -71,7 +75,7 @@ def test_what_was_written_comes_back(tmp_path: Path, kind: TinyKind) -> None:
     assert sorted(path.name for path in (tmp_path / "snapshot").iterdir()) == sorted(FILES)
     assert json.loads((tmp_path / "snapshot" / "fidelity.json").read_text()) == {"ball": {"5": 0.5}}
     found = read_snapshot(tmp_path / "snapshot")
-    assert replace(found.config, sha256={}) == config
+    assert found.config == config
     assert found.folder == tmp_path / "snapshot"
     written, read = model.state_dict(), found.model.state_dict()
     assert written.keys() == read.keys()
@@ -87,12 +91,12 @@ def test_config_of_a_game_is_laid_out_as_ever(folder: Path) -> None:
     """Snapshots that were published must stay readable, and be written alike."""
     content = json.loads((folder / "config.json").read_text())
     assert list(content) == [
-        "id", "family", "model", "environment", "provenance", "format", "library_name", "sha256",
+        "id", "family", "model", "environment", "provenance", "format", "library_name",
     ]  # fmt: skip
-    assert (content["family"], content["format"], content["library_name"]) == ("twm", 1, "learned_envs")
+    assert (content["family"], content["format"], content["library_name"]) == ("twm", 2, "learned_envs")
     assert list(content["model"]) == [
         "num_actions", "observation", "transformer", "tokens", "context", "latent_hidden", "reward_hidden",
-        "discount_hidden", "reward_values", "discount", "temperature",
+        "discount_hidden", "reward_values", "discount", "reward_tokens", "temperature",
     ]  # fmt: skip
     assert content["environment"] == {
         "kind": "atari",
@@ -115,7 +119,7 @@ def test_model_of_a_control_problem_comes_back_exactly(tmp_path: Path, kind: str
         model.observation_normalizer.mean[0] = 1e9
     write_snapshot(tmp_path / "snapshot", config, model, starts, {})
     found = read_snapshot(tmp_path / "snapshot")
-    assert replace(found.config, sha256={}) == config
+    assert found.config == config
     assert found.config.model == tiny_control_config(kind)
     assert isinstance(found.model, ContinuousWorldModel)
     written, read = model.state_dict(), found.model.state_dict()
@@ -169,7 +173,7 @@ def test_interrupted_writing_leaves_nothing_or_the_old_one(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for name in ("save", "_sha256"):
+    for name in ("save", "write_manifest"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(module, name, interrupt)
             write_snapshot(folder, config, model, tiny_starts(model.config), {}, replace=True)
@@ -184,40 +188,152 @@ def test_interrupted_writing_leaves_nothing_or_the_old_one(
     assert [path.name for path in tmp_path.iterdir()] == ["snapshot"], "leftovers of the interrupted attempts"
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "starts.safetensors"])
+@pytest.mark.parametrize("name", FILES)
 def test_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
     assert name in _refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "starts.safetensors"])
-def test_truncated_or_changed_tensors_are_noticed(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", FILES[:-1])
+def test_truncated_or_changed_file_is_noticed(folder: Path, name: str) -> None:
     content = (folder / name).read_bytes()
-    for damaged in (content[:-1], content[:20], b"", content[:-1] + bytes([content[-1] ^ 1]), content + b"\0"):
+    for damaged in (
+        content[:-1],
+        content[: len(content) // 2],
+        b"",
+        content[:-1] + bytes([content[-1] ^ 1]),
+        content + b"\0",
+    ):
         (folder / name).write_bytes(damaged)
         message = _refusal(folder)
-        assert name in message and "checksum" in message
+        assert name in message and "damaged" in message
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "starts.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"not a safetensors file", b"\xff" * 64, b"\x80\x04N."])
 def test_other_content_with_a_fitting_checksum_is_refused(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
-    _sign(folder, name)
+    write_manifest(folder)
     assert f"{name} is not a safetensors file" in _refusal(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"format": 1'])
-def test_damaged_config_is_refused(folder: Path, content: bytes) -> None:
-    (folder / "config.json").write_bytes(content)
-    assert "config.json" in _refusal(folder)
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "fidelity.json"])
+def test_damaged_json_is_refused(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    if name != "manifest.json":
+        write_manifest(folder)
+    assert name in _refusal(folder)
 
 
-@pytest.mark.parametrize("format", [0, 2, "1", None, 1.5, True])
-def test_other_format_is_named(folder: Path, format: Any) -> None:
-    _edit_config(folder, lambda content: content.update(format=format))
+@pytest.mark.parametrize("format", [0, 1, 3, "2", None, 1.5, 2.0, True])
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+def test_other_format_is_named(folder: Path, name: str, format: Any) -> None:
+    _edit(folder / name, lambda content: content.update(format=format))
+    if name != "manifest.json":
+        write_manifest(folder)
     message = _refusal(folder)
-    assert "config.json" in message and "format" in message
+    assert name in message and f"format is {format!r}" in message
+
+
+def test_newer_format_names_the_release_that_reads_it(folder: Path) -> None:
+    _edit(folder / "manifest.json", lambda content: content.update(format=3, written_by="2.1.0", new="thing"))
+    assert "pip install --upgrade 'learned-envs>=2.1.0'" in _refusal(folder)
+    _edit(folder / "manifest.json", lambda content: content.update(written_by="1; rm -rf /"))
+    message = _refusal(folder)
+    assert "pip install --upgrade 'learned-envs'" in message and "-rf" not in message
+
+
+def test_format_of_before_the_first_release_names_the_command_that_rewrites_it(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    _edit(folder / "config.json", lambda content: content.update(format=1))
+    assert f"python -m hub build {folder}" in _refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "model.bin", "pytorch_model.pkl", "a/b", ""])
+def test_file_that_is_no_part_of_a_snapshot_is_refused_in_a_manifest(folder: Path, name: str) -> None:
+    def add(content: dict[str, Any]) -> None:
+        content["files"][name] = content["files"]["config.json"]
+
+    _edit(folder / "manifest.json", add)
+    assert f"{name!r}" in _refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"size": -1}, {"size": 1e3}, {"size": "9"}, {"sha256": "abc"}, {"sha256": None}, {"x": 1}]
+)
+def test_entry_of_a_manifest_that_does_not_fit_is_named(folder: Path, entry: dict[str, Any]) -> None:
+    _edit(folder / "manifest.json", lambda content: content["files"]["config.json"].update(entry))
+    message = _refusal(folder)
+    assert "manifest.json: files.config.json" in message
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (folder / name).rename(elsewhere)
+    (folder / name).symlink_to(elsewhere)
+    message = _refusal(folder)
+    assert name in message and "leads out" in message
+
+
+def test_link_within_the_folder_and_a_linked_folder_are_fine(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").rename(folder / "other.json")
+    (folder / "config.json").symlink_to("other.json")
+    (tmp_path / "link").symlink_to(folder)
+    assert read_snapshot(tmp_path / "link").config.id == "LearnedTiny-v0"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert f"{name} is not a plain file" in _refusal(folder)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    assert f"{name} is not a plain file" in _refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.json", "fidelity.json"])
+def test_json_that_is_far_too_large_is_refused_unread(folder: Path, name: str) -> None:
+    (folder / name).write_text('{"a": "' + "x" * 2**20 + '"}')
+    if name != "manifest.json":
+        write_manifest(folder)
+    message = _refusal(folder)
+    assert name in message and "bytes" in message
+
+
+_HUGE = {
+    "more layers than memory": ("transformer", "layers", 10**9),
+    "wider than memory": ("transformer", "width", 2**40),
+    "hidden features": ("transformer", "hidden", 10**12),
+    "a terabyte of classes": ("observation", "latent", {"variables": 128, "classes": 2**33, "uniform_share": 0.01}),
+    "channels": ("observation", "channels", 8 * 10**9),
+    "look back": ("", "context", 10**9),
+    "actions": ("", "num_actions", 10**12),
+    "heads of a head": ("", "reward_hidden", [2**20, 2**20]),
+    "many heads": ("", "reward_hidden", [1] * 100_000),
+    "beyond any integer": ("transformer", "layers", 10**40),
+}
+
+
+@pytest.mark.parametrize("part, name, value", _HUGE.values(), ids=_HUGE)
+def test_config_that_asks_for_a_terabyte_is_refused_at_once(folder: Path, part: str, name: str, value: Any) -> None:
+    def change(content: dict[str, Any]) -> None:
+        model = content["model"]
+        (model[part] if part else model)[name] = value
+
+    _edit_config(folder, change)
+    begin = time.monotonic()
+    assert "config.json" in _refusal(folder) or name in _refusal(folder)
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("option", [{"distractors": 10**12}, {"horizon": 10**12}, {"horizon": 10**400}])
+def test_control_problem_that_asks_for_a_terabyte_is_refused(tmp_path: Path, option: dict[str, int]) -> None:
+    folder = write_tiny_snapshot(tmp_path / "control", "awm-lstm")
+    _edit_config(folder, lambda content: content["environment"]["options"].update(option))
+    assert "config.json" in _refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +370,7 @@ def test_other_format_is_named(folder: Path, format: Any) -> None:
         (("environment", "action_meanings"), ["NOOP"]),
         (("environment", "num_actions"), 4),
         (("provenance",), "by hand"),
-        (("sha256",), ["abc"]),
+        (("sha256",), {}),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, tuple) else repr(value),
 )

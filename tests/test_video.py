@@ -1,12 +1,14 @@
 """Films and contact sheets, read back with Pillow."""
 
+import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from learned_envs.video import write_contact_sheet, write_gif
+from learned_envs.video import write_contact_sheet, write_gif, write_pages
 
 
 def _observations(steps: int, brightness: int) -> np.ndarray:
@@ -100,3 +102,28 @@ def test_games_that_cannot_be_shown_are_refused(tmp_path: Path, write, games) ->
 def test_contact_sheet_without_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="columns is 0"):
         write_contact_sheet(tmp_path / "sheet.png", GAMES, columns=0)
+
+
+def test_pages_become_an_mp4_of_the_same_steps(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path = tmp_path / "film.mp4"
+    write_pages(path, (Image.new("RGB", (65, 33), (shade, shade, shade)) for shade in (40, 120, 200)), fps=7.5)
+    with av.open(path) as film:
+        stream = film.streams.video[0]
+        assert (stream.width, stream.height) == (64, 32), "colours are stored for two by two pixels"
+        assert float(stream.average_rate) == 7.5
+        shades = [frame.to_ndarray(format="rgb24").mean() for frame in film.decode(video=0)]
+    assert shades == pytest.approx([40, 120, 200], abs=4)
+    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_film_of_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"film\.avi, but films are called \.gif or \.mp4"):
+        write_pages(tmp_path / "film.avi", [Image.new("RGB", (64, 32))], fps=15)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mp4_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(gym.error.DependencyNotInstalled, match=r'pip install "learned-envs\[play\]"'):
+        write_pages(tmp_path / "film.mp4", [Image.new("RGB", (64, 32))], fps=15)

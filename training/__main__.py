@@ -9,26 +9,41 @@ from typing import Annotated, Literal
 import tyro
 
 from learned_envs.catalog import BUNDLED, entry
+from training.agents.ppo import PpoConfig
+from training.agents.run import PpoRun
 from training.awm.recipe import BpoRecipe
 
 __all__ = ["main"]
 
+_Ablation = Literal[
+    "no-reward-tokens", "uniform-sampling", "short-memory", "plain-entropy", "policy-on-features", "no-consistency"
+]
+
 
 def collect(
-    id: Annotated[str, tyro.conf.Positional], /, steps: int = 100_000, seed: int = 0, folder: Path | None = None
+    id: Annotated[str, tyro.conf.Positional],
+    /,
+    steps: int = 100_000,
+    seed: int = 0,
+    folder: Path | None = None,
+    policy: str | None = None,
+    epsilons: tuple[float, ...] = (0.0, 0.05, 0.2),
 ) -> None:
-    """Record real experience of a game with a mixture of policies.
+    """Record real experience of a game with a mixture of policies, or with a trained agent.
 
     Args:
         id: Id of the learned environment, such as LearnedPong-v0.
         steps: Agent steps in all, four emulator frames each.
         seed: Seed of games and policies.
         folder: Where it goes; by default data/ID-SEED.
+        policy: File of the agent that plays, agent.safetensors of a run of ppo; it draws its actions from its policy.
+        epsilons: Shares of uniformly random actions of the agent; each episode draws one of them.
     """
     from training.collect import CollectConfig
     from training.collect import collect as record
 
-    record(CollectConfig(entry(id).real[1], steps, seed), folder or Path("data") / f"{id}-{seed}")
+    config = CollectConfig(entry(id).real[1], steps, seed, policy=policy, epsilons=epsilons)
+    record(config, folder or Path("data") / f"{id}-{seed}")
 
 
 def twm(
@@ -148,6 +163,110 @@ def experiment(
     print(f"The figure is {figure}, the numbers are in {numbers}")
 
 
+def ppo(
+    run: tyro.conf.OmitArgPrefixes[PpoRun],
+    config: tyro.conf.OmitArgPrefixes[PpoConfig],
+    folder: Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Train an agent by PPO in a learned environment, and judge it in the real one.
+
+    Args:
+        run: Who is trained, and where.
+        config: How.
+        folder: Folder of the run; the same folder resumes it. By default runs/ppo-ID-SEED, or runs/ppo-real-ID-SEED.
+        device: Where agent and learned environment compute, such as cpu or cuda.
+        threads: CPU threads to use.
+    """
+    import torch
+
+    from training.agents.run import train_ppo
+
+    torch.set_num_threads(threads)
+    name = "-".join(["ppo", *["real"][: run.real], Path(run.id).name, str(run.seed)])
+    folder = folder or Path("runs") / name
+    result = train_ppo(run, config, folder, device)
+    for each in result["evaluations"]:
+        earned = f"return {each['mean']:.2f}, sd {each['sd']:.2f}, in {each['episodes']} real episodes"
+        print(f"After {each['steps']:,} steps: {earned}")
+    print(f"The agent is {folder / 'agent.safetensors'}")
+
+
+def atari100k(
+    game: str | None = None,
+    games: str | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    preset: Literal["faithful", "compact"] = "faithful",
+    device: str = "cpu",
+    run: Path | None = None,
+    ablations: tuple[_Ablation, ...] = (),
+    interactions: int | None = None,
+    updates: int | None = None,
+    fp32: bool = False,
+    threads: int = 2,
+    checkpoint_seconds: float = 120.0,
+) -> None:
+    """Train an agent and its world model on 100,000 interactions with a real game; the same command resumes.
+
+    Args:
+        game: ALE name of one game, such as Pong.
+        games: Several, separated by commas, or all for the 26 of Atari 100k.
+        seed: First seed.
+        seeds: How many seeds, counted from the first.
+        preset: The paper's model and schedule, or ours for two CPU cores.
+        device: Where to train, such as cpu or cuda.
+        run: Folder; several runs get a folder each in it. By default runs/atari100k/PRESET-GAME-SEED.
+        ablations: Parts of the method to leave out; of the faithful preset only.
+        interactions: Another number of interactions than 100,000.
+        updates: Another number of updates than the preset's; what comes out is a reduced schedule.
+        fp32: Compute in float32 throughout, as the authors did, instead of partly in bfloat16.
+        threads: CPU threads to use.
+        checkpoint_seconds: Time between two checkpoints.
+    """
+    import torch
+
+    from learned_envs.envs.batched import parse_device
+    from training.atari100k import ablated, game_names, in_float32, reduced, train
+    from training.atari100k import preset as make
+    from training.loop import RunError
+
+    if (game is None) == (games is None):
+        raise RunError("Name either one --game or several --games.")
+    torch.set_num_threads(threads)
+    wanted = [(name, number) for name in game_names(game or games or "") for number in range(seed, seed + seeds)]
+    for name, number in wanted:
+        config = reduced(ablated(make(preset, name, number), ablations), interactions, updates)
+        config = in_float32(config) if fp32 else config
+        folder = run or Path("runs") / "atari100k"
+        if run is None or len(wanted) > 1:
+            folder = folder / "-".join((preset, *ablations, name, str(number)))
+        result = train(config, folder, parse_device(device), checkpoint_seconds)
+        print(
+            f"{name}, seed {number}: {result['score']:.1f} over {len(result['scores'])} games; {folder / 'result.json'}"
+        )
+
+
+def scores(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    /,
+    name: str = "this project",
+    out: Path = Path("runs/scores"),
+) -> None:
+    """Compare finished runs of Atari 100k with published ones: a table a game, aggregates with intervals, and a plot.
+
+    Args:
+        runs: Folders of runs, or folders that hold some; also JSON files of other projects, each with "name" and "runs", which
+            gives a list of scores for each game.
+        name: What to call the runs in the folders.
+        out: Folder for scores.json and scores.png.
+    """
+    from training.scores import compare
+
+    compare(runs, name, out)
+
+
 def main() -> None:
     """Run a command; errors of ours are told in one line."""
     import gymnasium
@@ -156,7 +275,16 @@ def main() -> None:
     from training.loop import RunError
 
     try:
-        commands = {"collect": collect, "twm": twm, "awm": awm, "bpo": bpo, "experiment": experiment}
+        commands = {
+            "collect": collect,
+            "twm": twm,
+            "awm": awm,
+            "ppo": ppo,
+            "atari100k": atari100k,
+            "scores": scores,
+            "bpo": bpo,
+            "experiment": experiment,
+        }
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
     except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")

@@ -133,16 +133,17 @@ class Experience:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> "Experience":
-        """Read every episode of a finished recording.
+    def load(cls, *folders: Path) -> "Experience":
+        """Read every episode of finished recordings.
 
         Raises:
-            ExperienceError: If the folder holds no finished recording.
+            ExperienceError: If a folder holds no finished recording.
         """
-        manifest = read_manifest(folder)
-        if not manifest.get("complete"):
-            raise ExperienceError(f"The recording in {folder} is not finished. Run the same collect command again.")
-        return cls.from_episodes([Episode.load(path) for path in sorted(folder.glob("episode-*.npz"))])
+        for folder in folders:
+            if not read_manifest(folder).get("complete"):
+                raise ExperienceError(f"The recording in {folder} is not finished. Run the same collect command again.")
+        files = [path for folder in folders for path in sorted(folder.glob("episode-*.npz"))]
+        return cls.from_episodes([Episode.load(path) for path in files])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -8,16 +8,20 @@ that an uninterrupted one takes.
 import hashlib
 import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
-__all__ = ["RunError", "Stage", "open_run", "run_stage", "update_seed"]
+__all__ = ["RunError", "Stage", "open_run", "run_stage", "update_seed", "write_whole"]
+
+_MOST_SHOWN = 5  # figures beside a progress bar; the log has all
 
 
 class RunError(RuntimeError):
@@ -78,10 +82,15 @@ def open_run(folder: Path, description: dict[str, Any]) -> None:
         return
     found = json.loads(path.read_text())
     if found != wanted:
-        differences = [key for key in {*found, *wanted} if found.get(key) != wanted.get(key)]
+        differences = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+        values = ", ".join(
+            f"{key} is {found[key]!r} there and {wanted[key]!r} here"
+            for key in differences
+            if not isinstance(found.get(key, {}), dict | list) and not isinstance(wanted.get(key, {}), dict | list)
+        )
         raise RunError(
-            f"{folder} belongs to a run with another recipe (it differs in: {', '.join(sorted(differences))}). "
-            "Resume with the same recipe, or choose another --run folder."
+            f"{folder} belongs to a run with another recipe (it differs in: {', '.join(differences)}"
+            f"{'; ' if values else ''}{values}). Resume with the same recipe, or choose another --run folder."
         )
 
 
@@ -93,13 +102,14 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
         folder: Folder of the run; ``<stage>.pt`` in it is the checkpoint.
         seed: Seed of the run.
         checkpoint_seconds: Time between two checkpoints; interrupting loses at most this.
+
+    Raises:
+        RunError: If the checkpoint is damaged or does not fit the stage, or a new one cannot be written.
     """
     path = folder / f"{stage.name}.pt"
     start = 0
     if path.exists():
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-        start = checkpoint["step"]
-        stage.load_state_dict(checkpoint["state"])
+        start = _restore(stage, path)
     if start >= stage.updates:
         return
     with SummaryWriter(str(folder / "logs" / stage.name), purge_step=start) as writer:
@@ -120,19 +130,61 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
                 saved = time.monotonic()
 
 
+def _restore(stage: Stage, path: Path) -> int:
+    """Put a stage back to its checkpoint, and return how many updates it had taken."""
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        step = int(checkpoint["step"])
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise RunError(
+            f"{path} is no checkpoint, or a damaged one. Delete it to begin its stage anew. ({error})"
+        ) from error
+    try:
+        stage.load_state_dict(checkpoint["state"])
+    except RunError:
+        raise
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{path} is a checkpoint of another run or version, it does not fit this one ({reason})."
+        ) from error
+    return step
+
+
 def _log(writer: SummaryWriter, progress: Any, metrics: dict[str, Tensor], step: int) -> None:
     for name, value in metrics.items():
         writer.add_scalar(name, value, step)
-    progress.set_postfix({name: f"{float(value):.3g}" for name, value in metrics.items()}, refresh=False)
+    shown = list(metrics.items())[:_MOST_SHOWN]
+    progress.set_postfix({name.split("/")[-1]: f"{float(value):.3g}" for name, value in shown}, refresh=False)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file whole or not at all.
+
+    Args:
+        path: Where it goes.
+        write: Writes the content to the open file that it is given.
+
+    Raises:
+        RunError: If it cannot be written, as on a full disk; what was there before is still there.
+    """
+    temporary = path.with_name(f"{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch tells a failed write by the latter
+        temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise RunError(
+            f"{path} could not be written ({error}); {free:,.0f} MiB are free there. Make room, then run the same command "
+            "again: it goes on from the last checkpoint."
+        ) from error
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".partial")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    write_whole(path, lambda file: torch.save(content, file))
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    write_whole(path, lambda file: file.write(text.encode()))

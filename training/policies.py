@@ -1,19 +1,21 @@
-"""Policies that gather experience before any agent exists.
+"""Policies that gather experience.
 
 A world model knows only what it was shown. Random play alone shows Pong's serve and little else, so the mixture adds
 repeated random actions, which reach the whole range of the paddle, and trackers of different strength, which play
-rallies, win points and lose them.
+rallies, win points and lose them. Once an agent was trained, what it does in the real game is what the model should know next.
 """
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from learned_envs.fidelity.pong import detect
+from training.agents.agent import Agent
 
-__all__ = ["Policy", "PongTracker", "RandomPolicy", "RepeatedRandomPolicy", "mixture"]
+__all__ = ["AgentPolicy", "Policy", "PongTracker", "RandomPolicy", "RepeatedRandomPolicy", "mixture"]
 
 _UP, _DOWN, _STAY = 2, 3, 0  # ALE's minimal action set of Pong: NOOP, FIRE, RIGHT, LEFT, RIGHTFIRE, LEFTFIRE
 _TRACKER_NOISE = (0.0, 0.03, 0.1, 0.3)
@@ -134,6 +136,33 @@ def _reflect(row: float) -> float:
     """Row of a ball that bounces between the walls, rows 11 to 57."""
     folded = (row - 11) % 92
     return 11 + min(folded, 92 - folded)
+
+
+@dataclass
+class AgentPolicy:
+    """A trained agent, which draws its actions from what it finds likely, and now and then acts at random.
+
+    Args:
+        agent: Who plays; it sees stacks of grey frames.
+        epsilon: Share of the steps with a uniformly random action, in [0, 1].
+        name: What the recording calls this policy.
+    """
+
+    agent: Agent
+    epsilon: float
+    name: str = "agent"
+    _frames: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
+
+    def act(self, frame: NDArray[np.uint8], rng: np.random.Generator) -> int:
+        """See `Policy.act`."""
+        stack = self.agent.config.observation_shape[0]
+        self._frames = [*(self._frames or [frame] * (stack - 1)), frame][-stack:]
+        with torch.inference_mode():
+            distribution, _ = self.agent(torch.from_numpy(np.stack(self._frames)).unsqueeze(0))
+        likely = distribution.probs[0].double().numpy()  # type: ignore[attr-defined]
+        uniform = np.full_like(likely, 1 / len(likely))
+        mixed = (1 - self.epsilon) * likely / likely.sum() + self.epsilon * uniform
+        return int(rng.choice(len(mixed), p=mixed))
 
 
 def mixture(game: str, num_actions: int, rng: np.random.Generator) -> Policy:

@@ -14,12 +14,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from learned_envs.catalog import CATALOG
 from learned_envs.twm.config import TwmConfig, compact, faithful
+from training.agents.ppo import PpoConfig
 from training.loop import RunError
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
 
-__all__ = ["ExperienceRecipe", "TwmRecipe", "load_recipe"]
+__all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
 _RECIPES = Path(__file__).parent / "recipes"
 
@@ -31,7 +32,7 @@ class ExperienceRecipe:
     """What to record before training.
 
     Args:
-        steps: Agent steps to train on.
+        steps: Agent steps of scripted policies to train on.
         seed: Seed of games and policies.
         validation_steps: Agent steps to measure fidelity on; they are never trained on.
         validation_seed: Seed of those.
@@ -41,6 +42,29 @@ class ExperienceRecipe:
     seed: int = 0
     validation_steps: int = 32_000
     validation_seed: int = 77
+
+
+@dataclass(frozen=True)
+class RoundsRecipe:
+    """Rounds of play: an agent learns in the model, plays the real game, and the model learns from that.
+
+    An agent that was trained goes where no scripted policy goes, and into every mistake of the model that pays.
+
+    Args:
+        count: How many rounds.
+        real_steps: Real agent steps that the agent records in a round; a multiple of 16.
+        horizon: Steps after which imagined episodes are truncated; they begin anywhere in the recorded experience.
+        num_envs: Imagined games side by side.
+        ppo: How the agent learns in a round; from the second round on it goes on from the last.
+        refit: How the dynamics learn in a round, from everything recorded so far.
+    """
+
+    count: int = 0
+    real_steps: int = 16_000
+    horizon: int = 500
+    num_envs: int = 64
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+    refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))
 
 
 @dataclass(frozen=True)
@@ -55,7 +79,7 @@ class TwmRecipe:
         experience: What to record.
         observation: First stage of the compact preset.
         dynamics: Second stage of the compact preset.
-        refinement: Third stage of the compact preset: the dynamics once more, from a lower learning rate; no updates, no stage.
+        rounds: What follows with the compact preset, agents' play.
         joint: The faithful preset's update.
     """
 
@@ -66,7 +90,7 @@ class TwmRecipe:
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     observation: ObservationTraining = field(default_factory=ObservationTraining)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
-    refinement: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=0))
+    rounds: RoundsRecipe = field(default_factory=RoundsRecipe)
     joint: JointTraining = field(default_factory=JointTraining)
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -92,12 +92,14 @@ class TwmConfig:
         tokens: ``"separate"`` gives latent, action and reward a token each, as in the paper; ``"fused"`` adds their
             embeddings into one token a step.
         context: Steps that the transformer looks back, the current one included.
+        local_steps: Newest steps whose grids of codes a convolution looks at beside the transformer; 0 for none.
         latent_hidden: Widths of the hidden layers of the latent head.
         reward_hidden: Widths of the hidden layers of the reward head.
         discount_hidden: Widths of the hidden layers of the discount head.
         reward_values: The rewards that can be predicted, as one categorical; empty for a Normal with unit variance whose
             mean is predicted, as in the paper.
         discount: Target of the discount head while the episode goes on, in (0, 1].
+        reward_tokens: Whether the transformer is told rewards; without, their tokens are always those of 0.
         temperature: Temperature at which the next latent is sampled; 0 takes the most likely class, and the most likely reward.
 
     Raises:
@@ -109,11 +111,13 @@ class TwmConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     tokens: Literal["separate", "fused"] = "separate"
     context: int = 17
+    local_steps: int = 0
     latent_hidden: tuple[int, ...] = (512, 512, 512, 512)
     reward_hidden: tuple[int, ...] = (256, 256, 256, 256)
     discount_hidden: tuple[int, ...] = (256, 256, 256, 256)
     reward_values: tuple[float, ...] = ()
     discount: float = 0.99
+    reward_tokens: bool = True
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
@@ -129,6 +133,11 @@ class TwmConfig:
         if self.context < 2:
             raise ValueError(
                 f"context is {self.context}, but the transformer must look back on at least one step: use 2 or more."
+            )
+        if not 0 <= self.local_steps <= self.context or (self.local_steps and self.observation.architecture != "grid"):
+            raise ValueError(
+                f"local_steps is {self.local_steps}, but must lie in [0, context = {self.context}], and be 0 where the "
+                f"observation model is not a grid (it is {self.observation.architecture!r})."
             )
         if len(self.reward_values) == 1 or list(self.reward_values) != sorted(set(self.reward_values)):
             raise ValueError(
@@ -160,6 +169,7 @@ def compact(num_actions: int, reward_values: tuple[float, ...] = (-1.0, 0.0, 1.0
         ),
         tokens="fused",
         context=24,
+        local_steps=3,
         latent_hidden=(512,),
         reward_hidden=(128,),
         discount_hidden=(128,),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from learned_envs.nn.attention import KeyValues, causal_distances
 from learned_envs.nn.dropout import Dropout
@@ -32,39 +33,46 @@ class Forecast:
         latent: Logits of the next latent, shape (B, L, V, K).
         reward: Logits over the reward values, shape (B, L, R), or the predicted mean, shape (B, L, 1).
         discount: Logit of the discount, shape (B, L).
+        features: h_t, from which all of it was read, shape (B, L, D); None if it was put together by hand.
     """
 
     latent: Tensor
     reward: Tensor
     discount: Tensor
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Memory(State):
-    """The last M tokens of every layer, oldest first.
+    """The last M tokens of every layer and the last W latents, oldest first.
 
     Args:
         keys: Shape (B, layers, M, D).
         values: Shape (B, layers, M, D).
         valid: Which tokens count; the front is empty after a start, bool, shape (B, M).
+        latents: One-hot, 0 where there is none; W is ``local_steps - 1``, or 0. Shape (B, W, V * K).
     """
 
     keys: Tensor
     values: Tensor
     valid: Tensor
+    latents: Tensor
 
-    def push(self, new: KeyValues, valid: Tensor) -> "Memory":
-        """Forget the oldest tokens in favour of T new ones.
+    def push(self, new: KeyValues, valid: Tensor, latents: Tensor) -> "Memory":
+        """Forget the oldest in favour of T new tokens and L new latents.
 
         Args:
             new: Keys and values, shape (B, layers, T, D) each.
             valid: Which of them count, bool, shape (B, T).
+            latents: 0 where they do not count, shape (B, L, V * K).
         """
-        size = self.valid.shape[1]
+        size, kept = self.valid.shape[1], self.latents.shape[1]
+        all_latents = torch.cat([self.latents, latents.to(self.latents.dtype)], 1)
         return Memory(
             torch.cat([self.keys, new[0].to(self.keys.dtype)], 2)[:, :, -size:],
             torch.cat([self.values, new[1].to(self.values.dtype)], 2)[:, :, -size:],
             torch.cat([self.valid, valid], 1)[:, -size:],
+            all_latents[:, all_latents.shape[1] - kept :],
         )
 
 
@@ -97,6 +105,7 @@ class Dynamics(nn.Module):
         self.latent_head = _head(width, config.latent_hidden, features, dropout)
         self.reward_head = _head(width, config.reward_hidden, len(config.reward_values) or 1, dropout)
         self.discount_head = _head(width, config.discount_hidden, 1, dropout)
+        self.motion = LocalMotion(features, config.local_steps, width) if config.local_steps else None
         if not fused:
             output = self.discount_head[-1]
             assert isinstance(output, nn.Linear)
@@ -121,7 +130,7 @@ class Dynamics(nn.Module):
             The forecast at every step.
         """
         features, _ = self._process(latents, actions, rewards, episodes)
-        return self._forecast(features)
+        return self._forecast(features, self._recent(latents, episodes) if self.motion else None)
 
     def remember(self, latents: Tensor, actions: Tensor, rewards: Tensor, valid: Tensor) -> Memory:
         """Fill a memory with recorded steps.
@@ -136,7 +145,7 @@ class Dynamics(nn.Module):
         if latents.shape[1] == 0:
             return memory
         _, new = self._process(latents, actions, rewards, valid.long())
-        return memory.push(new, self._by_token(valid))
+        return memory.push(new, self._by_token(valid), latents * valid.unsqueeze(-1))
 
     def step(self, latents: Tensor, actions: Tensor, rewards: Tensor, memory: Memory) -> tuple[Forecast, Memory]:
         """Predict one more step from a memory.
@@ -160,7 +169,33 @@ class Dynamics(nn.Module):
         # A token always sees itself, or the softmax of an empty row would be NaN.
         mask = torch.cat([mask[:, :, : -len(own)], mask[:, :, -len(own) :] | own], 2)
         features, new = self.transformer(tokens, mask, (memory.keys, memory.values))
-        return self._forecast(features[:, -1:]), memory.push(new, valid)
+        latents = latents.unsqueeze(1)
+        recent = torch.cat([memory.latents, latents], 1).unsqueeze(1) if self.motion else None
+        return self._forecast(features[:, -1:], recent), memory.push(new, valid, latents)
+
+    def extend(
+        self, latents: Tensor, actions: Tensor, rewards: Tensor, mask: Tensor, past: KeyValues | None
+    ) -> tuple[Forecast, KeyValues]:
+        """Predict one more step from keys and values that the caller keeps; for rollouts of known length.
+
+        Args:
+            latents: One-hot latent z_t, shape (B, V * K).
+            actions: Indices, int64, shape (B,).
+            rewards: r_{t-1} as the model is fed it, shape (B,).
+            mask: Which of the tokens so far each new one may see, bool, shape (B or 1, T, S).
+            past: Keys and values of the tokens before, shape (B, layers, S - T, D) each; None at the first step, which has
+                no reward token if tokens are separate.
+
+        Returns:
+            The forecast, with L = 1, and the new tokens' keys and values, shape (B, layers, T, D) each.
+        """
+        tokens = self._tokens(latents.unsqueeze(1), actions.unsqueeze(1), rewards.unsqueeze(1))
+        features, new = self.transformer(tokens[:, -mask.shape[1] :], mask, past)
+        return self._forecast(features[:, -1:]), new
+
+    def window(self, total: int) -> Tensor:
+        """Which of ``total`` tokens, the last being that of an action, each may see by its distance: bool, shape (T, T)."""
+        return self._window(total).to(self.reward_embedding.weight.device)
 
     def _process(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> tuple[Tensor, KeyValues]:
         """Features at every step, shape (B, L, D), and the keys and values of every token."""
@@ -173,6 +208,15 @@ class Dynamics(nn.Module):
         features, new = self.transformer(tokens, mask)
         return features[:, (tokens.shape[1] - 1) % per_step :: per_step], new
 
+    def _recent(self, latents: Tensor, episodes: Tensor) -> Tensor:
+        """The latents of the last W + 1 steps of the same episode at every step, oldest first: (B, L, W + 1, V * K)."""
+        older = []
+        for age in range(self.config.local_steps - 1, 0, -1):
+            same = episodes[:, age:] == episodes[:, :-age]
+            before = latents[:, :-age] * same.unsqueeze(-1)
+            older.append(functional.pad(before, (0, 0, latents.shape[1] - before.shape[1], 0)))
+        return torch.stack([*older, latents], 2)
+
     def _by_token(self, values: Tensor) -> Tensor:
         """What holds of each step, shape (B, L), for each of its tokens; a reward belongs to the step that earned it."""
         if self.config.tokens == "fused":
@@ -181,6 +225,8 @@ class Dynamics(nn.Module):
 
     def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
         """Tokens in the order r_{t-1}, z_t, a_t, or their sums, shape (B, L or 3 L, D)."""
+        if not self.config.reward_tokens:
+            rewards = torch.zeros_like(rewards)
         latent = self.activation(self.latent_embedding(latents))
         reward = self.activation(self.reward_embedding(rewards.unsqueeze(-1)))
         if actions.dtype.is_floating_point:
@@ -204,14 +250,20 @@ class Dynamics(nn.Module):
         config = self.config.transformer
         shape = (len(like), config.layers, self.memory_size, config.width)
         empty = like.new_zeros(shape, dtype=self.reward_embedding.weight.dtype)
-        return Memory(empty, empty, torch.zeros(shape[0], shape[2], dtype=torch.bool, device=like.device))
+        latents = empty.new_zeros(len(like), max(self.config.local_steps - 1, 0), like.shape[-1])
+        return Memory(empty, empty, torch.zeros(shape[0], shape[2], dtype=torch.bool, device=like.device), latents)
 
-    def _forecast(self, features: Tensor) -> Forecast:
+    def _forecast(self, features: Tensor, recent: Tensor | None) -> Forecast:
         latent = self.config.observation.latent
+        logits = self.latent_head(features)
+        if self.motion is not None:
+            assert recent is not None
+            logits = logits + self.motion(recent, features)
         return Forecast(
-            self.latent_head(features).unflatten(-1, (latent.variables, latent.classes)),
+            logits.unflatten(-1, (latent.variables, latent.classes)),
             self.reward_head(features),
             self.discount_head(features).squeeze(-1),
+            features,
         )
 
 
@@ -233,6 +285,55 @@ class _CellEmbedding(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """One-hot latents, shape (..., V * K), to embeddings, shape (..., D)."""
         return self.place(self.cell(latents.unflatten(-1, (_CELLS, -1))).flatten(-2))
+
+
+class LocalMotion(nn.Module):
+    """What the neighbourhood of a cell says about its next code, by the same law in every cell.
+
+    A transformer that sees a frame as one token must learn for each cell by itself how things move through it. A
+    convolution over the newest grids learns it once, from 64 times the examples.
+
+    Args:
+        features: Features of a latent, V * K.
+        steps: Newest grids that it looks at.
+        width: Features of the transformer.
+        channels: Channels of the convolutions.
+        told: Features by which the transformer tells all cells of actions and of what lies further back.
+    """
+
+    def __init__(self, features: int, steps: int, width: int, channels: int = 32, told: int = 32) -> None:
+        super().__init__()
+        per_cell = features // _CELLS
+        self.told = nn.Linear(width, told)
+        codes = nn.Conv2d(steps * per_cell + told, channels, 1)
+        nn.init.normal_(codes.weight[:, : steps * per_cell], std=0.5)  # one-hot inputs, a few of them 1
+        self.layers = nn.Sequential(
+            codes,
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, per_cell, 1),
+        )
+
+    def forward(self, recent: Tensor, features: Tensor) -> Tensor:
+        """Changes of the logits of the next latent.
+
+        Args:
+            recent: Newest latents, oldest first, shape (B, L, steps, V * K).
+            features: Of the transformer, shape (B, L, D).
+
+        Returns:
+            Shape (B, L, V * K).
+        """
+        batch, length = features.shape[:2]
+        side = int(_CELLS**0.5)
+        cells = recent.unflatten(-1, (_CELLS, -1)).movedim(-2, 2).flatten(3)  # (B, L, cells, steps * per_cell)
+        told = self.told(features).unsqueeze(2).expand(-1, -1, _CELLS, -1)
+        grid = torch.cat([cells.to(told.dtype), told], -1).flatten(0, 1).unflatten(1, (side, side))
+        change = self.layers(grid.permute(0, 3, 1, 2))  # channels_last, since they are the last in memory
+        return change.permute(0, 2, 3, 1).reshape(batch, length, -1)
 
 
 def _head(width: int, hidden: tuple[int, ...], outputs: int, dropout: float) -> nn.Sequential:

@@ -11,6 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from learned_envs.envs.batched import BatchedEnv, EnvState
+from learned_envs.errors import MissingModelError
 from tests.contract.vector_checker import Subject, random_context, steady_action, still
 
 
@@ -26,13 +27,20 @@ from tests.contract.vector_checker import Subject, random_context, steady_action
         ({"max_episode_steps": 0}, ["max_episode_steps is 0", "at least 1"]),
         ({"autoreset_mode": "same_step"}, ["autoreset_mode is 'same_step'", '"SameStep"', '"NextStep"', '"Disabled"']),
         ({"differentiable": True, "output": "numpy"}, ["differentiable", '"torch"']),
-        ({"revision": "main"}, ["revision is 'main'", "Leave it out"]),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )
 def test_wrong_argument_of_a_batch(subject: Subject, keywords: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(ValueError) as raised:
         subject.vector(**{"num_envs": 2, **keywords})
+    _expect_words(raised.value, words)
+
+
+def test_revision_of_what_the_hub_cannot_have(subject: Subject) -> None:
+    of_folder = bool(subject.keywords)  # by its id, a bundled model has revisions on the Hub, which tests do not reach
+    words = ["revision is 'main'", "Leave it out"] if of_folder else ["at revision main is not in the cache"]
+    with pytest.raises(ValueError if of_folder else MissingModelError) as raised:
+        subject.vector(2, revision="main")
     _expect_words(raised.value, words)
 
 

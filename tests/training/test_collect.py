@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("ale_py", reason="recording needs ale-py")
 
 import training.collect
 from learned_envs.envs.real.atari import make_atari_vec
+from training.agents.agent import Agent, AgentConfig, AgentError, save_agent
 from training.collect import CollectConfig, collect
 from training.experience import Episode, Experience, ExperienceError, read_manifest
 
@@ -128,3 +130,39 @@ def test_folder_of_another_recording_is_refused(tmp_path: Path) -> None:
 def test_steps_must_be_shared_out_evenly(steps: int, games: int) -> None:
     with pytest.raises(ValueError, match=f"steps is {steps}"):
         CollectConfig("Pong", steps, games=games)
+
+
+def _agent(path: Path, num_actions: int, seed: int = 0) -> str:
+    torch.manual_seed(seed)
+    save_agent(Agent(AgentConfig((4, 64, 64), True, num_actions, hidden=16)), path)
+    return str(path)
+
+
+def test_agent_records_the_same_bytes_whether_it_was_interrupted_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = _agent(tmp_path / "agent.safetensors", 6)
+    config = CollectConfig("Pong", 160, seed=5, games=2, policy=policy, epsilons=(0.0, 0.5))
+    collect(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _interrupt_after(patch, 90)
+        collect(config, tmp_path / "parts")
+    collect(config, tmp_path / "parts")
+    assert _contents(tmp_path / "parts") == _contents(tmp_path / "whole")
+    assert set(Experience.load(tmp_path / "whole").policies) == {"agent-0", "agent-0.5"}
+
+
+def test_recording_is_not_gone_on_with_by_another_agent(tmp_path: Path) -> None:
+    config = CollectConfig("Pong", 80, games=2, policy=_agent(tmp_path / "agent.safetensors", 6))
+    collect(config, tmp_path / "recording")
+    _agent(tmp_path / "agent.safetensors", 6, seed=1)
+    with pytest.raises(ExperienceError, match="Use another folder"):
+        collect(config, tmp_path / "recording")
+    with pytest.raises(AgentError, match="num_actions 4, the environment 6"):
+        policy = _agent(tmp_path / "other.safetensors", 4)
+        collect(CollectConfig("Pong", 80, games=2, policy=policy), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(AgentError, match="holds no agent"):
+        collect(CollectConfig("Pong", 80, games=2, policy="nowhere"), tmp_path / "fourth")
+    with pytest.raises(ValueError, match=r"epsilons is \(1\.5,\)"):
+        CollectConfig("Pong", 80, games=2, epsilons=(1.5,))

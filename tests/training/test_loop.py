@@ -105,3 +105,13 @@ def test_run_is_resumed_only_with_its_own_recipe(tmp_path: Path) -> None:
         open_run(folder, {**recipe, "joint": {"batch": 4}, "extra": 1})
     assert (folder / "run.json").read_text() == before
     assert json.loads(before)["joint"] == {"batch": 3}
+
+
+def test_checkpoint_that_is_damaged_or_does_not_fit_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "walk.pt"
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(RunError, match=r"walk\.pt is no checkpoint, or a damaged one. Delete it"):
+        run_stage(Walk(), tmp_path, 0)
+    torch.save({"step": 3, "state": {"somewhere": torch.zeros(2)}}, path)
+    with pytest.raises(RunError, match=r"walk\.pt is a checkpoint of another run or version.*place"):
+        run_stage(Walk(), tmp_path, 0)

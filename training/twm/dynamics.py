@@ -99,6 +99,11 @@ class DynamicsStage:
         self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.reward_values = torch.tensor(dynamics.config.reward_values, device=codes.device)
 
+    def grow(self, codes: Tensor, replay: Replay) -> None:
+        """Go on with more steps than before; what was known keeps its place."""
+        self.codes, self.replay = codes, replay
+        self.sampler.grow(len(replay))
+
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
         for group in self.optimizer.param_groups:

@@ -71,6 +71,11 @@ class ObservationStage:
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
         self.last_losses = torch.full((len(frames),), _UNSEEN, device=frames.device)
 
+    def grow(self, frames: Tensor) -> None:
+        """Go on with more frames than before; what was known keeps its place."""
+        new = torch.full((len(frames) - len(self.frames),), _UNSEEN, device=frames.device)
+        self.frames, self.last_losses = frames, torch.cat([self.last_losses, new])
+
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
         for group in self.optimizer.param_groups:

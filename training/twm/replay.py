@@ -106,13 +106,18 @@ class BalancedSampler:
 
     Args:
         size: Number of possible starts.
-        temperature: Larger is more uniform.
+        temperature: Larger is more uniform; infinity is uniform.
         device: Where to draw.
     """
 
     def __init__(self, size: int, temperature: float = 20.0, device: torch.device | str = "cpu") -> None:
         self.visits = torch.zeros(size, device=device)
         self.temperature = temperature
+
+    def grow(self, size: int) -> None:
+        """Add starts that were never drawn, up to ``size`` in all."""
+        new = self.visits.new_zeros(size - len(self.visits))
+        self.visits = torch.cat([self.visits, new])
 
     def draw(self, count: int) -> Tensor:
         """Draw distinct starts from the global generator: int64, shape (count,).

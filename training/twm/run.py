@@ -1,12 +1,10 @@
-"""Make a transformer world model from nothing: record, fit, measure, package.
+"""Make a transformer world model from nothing: record, fit, let agents play, measure, package.
 
 ``python -m training twm --recipe pong``. Every step leaves its result in the run's folder and is skipped when it is found
 there, so that the same command resumes a run that was interrupted.
 """
 
-import platform
-import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-import learned_envs
 from learned_envs.catalog import CATALOG
 from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.twin import make_real
 from learned_envs.pretrained import Pretrained
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
-from learned_envs.starts import StartBank
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
+from training.agents.run import PpoRun, train_ppo
 from training.collect import CollectConfig, collect
 from training.experience import Experience
 from training.loop import open_run, run_stage
+from training.provenance import provenance
 from training.recipe import TwmRecipe
-from training.twm.dynamics import DynamicsStage, encode_all
+from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
 from training.twm.observation import ObservationStage
@@ -59,22 +57,31 @@ def train(
         ExperienceError: If there is too little experience to train on.
     """
     open_run(folder, asdict(recipe))
-    experience = _record(recipe, folder / "experience", recipe.experience.steps, recipe.experience.seed)
-    validation = _record(
-        recipe, folder / "validation", recipe.experience.validation_steps, recipe.experience.validation_seed
-    )
-    model = _new_model(recipe, experience).to(device)
-    starts = start_bank(experience, model.observation_shape[0])
+    scripted, unseen = recipe.experience, folder / "validation"
+    collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
+    collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), unseen)
+    run = _Run(recipe, folder, Experience.load(folder / "experience"), Experience.load(unseen), checkpoint_seconds)
+    model = _new_model(recipe, run.experience).to(device)
+    start_bank(run.experience, model.observation_shape[0])  # complains now, not when all is trained
     if recipe.game == "Pong":
-        recording(validation, 1, model.observation_shape[0])  # complains now, not when all is trained
-    fit = _fit_compact if recipe.preset == "compact" else _fit_faithful
-    fit(model, experience, validation, recipe, folder, checkpoint_seconds)
-    return _package(model.cpu().eval(), starts, experience, validation, recipe, folder)
+        recording(run.validation, 1, model.observation_shape[0])
+    if recipe.preset == "compact":
+        _fit_compact(model, run)
+    else:
+        run_stage(JointStage(model, run.experience, recipe.joint), folder, recipe.seed, checkpoint_seconds)
+    return _package(model, run, folder / "snapshot", measure=True)
 
 
-def _record(recipe: TwmRecipe, folder: Path, steps: int, seed: int) -> Experience:
-    collect(CollectConfig(recipe.game, steps, seed), folder)
-    return Experience.load(folder)
+@dataclass
+class _Run:
+    """A run of a recipe; its experience grows by what agents record."""
+
+    recipe: TwmRecipe
+    folder: Path
+    experience: Experience
+    validation: Experience
+    checkpoint_seconds: float
+    agents: list[dict[str, float]] = field(default_factory=list)
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
@@ -88,52 +95,64 @@ def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldMod
     return TransformerWorldModel(recipe.model_config(num_actions, tuple(values.tolist())))
 
 
-def _fit_compact(
-    model: TransformerWorldModel,
-    experience: Experience,
-    validation: Experience,
-    recipe: TwmRecipe,
-    folder: Path,
-    seconds: float,
-) -> None:
+def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
+    recipe = run.recipe
     assert isinstance(model.observation_model, GridObservationModel)
-    real = recording(validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
+    frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
+    stage = ObservationStage(model.observation_model, frames, recipe.observation)
+    run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
+    _fit_dynamics(model, run, recipe.dynamics, "dynamics")
+    for number in range(1, recipe.rounds.count + 1):
+        _let_an_agent_play(model, run, number)
+        _fit_dynamics(model, run, recipe.rounds.refit, f"refit-{number}")
+
+
+def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
     device = model.reward_values.device
-    frames = torch.from_numpy(experience.frames).to(device)
-    run_stage(ObservationStage(model.observation_model, frames, recipe.observation), folder, recipe.seed, seconds)
-    codes = encode_all(model.observation_model.eval(), frames)
+    codes = encode_all(model.observation_model.eval(), torch.from_numpy(run.experience.frames).to(device))
+    real = recording(run.validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     preview = partial(open_loop_picture, model, real)
-    for name, config in (("dynamics", recipe.dynamics), ("refinement", recipe.refinement)):
-        if config.updates:
-            replay = Replay(experience, model.config.num_actions, config.length, device)
-            stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
-            run_stage(stage, folder, recipe.seed, seconds)
+    replay = Replay(run.experience, model.config.num_actions, config.length, device)
+    stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
+    run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
 
 
-def _fit_faithful(
-    model: TransformerWorldModel,
-    experience: Experience,
-    validation: Experience,
-    recipe: TwmRecipe,
-    folder: Path,
-    seconds: float,
-) -> None:
-    run_stage(JointStage(model, experience, recipe.joint), folder, recipe.seed, seconds)
+def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:
+    """Train an agent in the model as it stands, and add what it does in the real game to the experience."""
+    recipe, rounds = run.recipe, run.recipe.rounds
+    folder, before = run.folder / f"round-{number}", run.folder / f"round-{number - 1}"
+    if not (folder / "snapshot").exists():
+        _package(model, run, folder / "snapshot", measure=False)
+    agent = PpoRun(
+        id=str(folder / "snapshot"),
+        num_envs=rounds.num_envs,
+        seed=recipe.seed,
+        starts="anywhere",
+        max_episode_steps=rounds.horizon,
+        agent=str(before / "agent" / "agent.safetensors") if number > 1 else None,
+        bf16=True,
+    )
+    device = str(model.reward_values.device)
+    result = train_ppo(agent, rounds.ppo, folder / "agent", device, run.checkpoint_seconds)
+    last = result["evaluations"][-1]
+    run.agents.append({name: last[name] for name in ("steps", "mean", "sd", "episodes")})
+    policy = str(folder / "agent" / "agent.safetensors")
+    seed = recipe.experience.seed + number
+    collect(CollectConfig(recipe.game, rounds.real_steps, seed, policy=policy), folder / "experience")
+    played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
+    run.experience = Experience.load(run.folder / "experience", *played)
 
 
-def _package(
-    model: TransformerWorldModel,
-    starts: StartBank,
-    experience: Experience,
-    validation: Experience,
-    recipe: TwmRecipe,
-    folder: Path,
-) -> Path:
-    target = folder / "snapshot"
-    model = model.half().float()  # what is measured is what is written
-    config = SnapshotConfig(recipe.id, "twm", model.config, _environment(recipe), _provenance(recipe, experience))
-    fidelity = measure_pong(Pretrained(model, starts, config), validation) if recipe.game == "Pong" else {}
-    write_snapshot(target, config, model, starts, fidelity, replace=True)
+def _package(model: TransformerWorldModel, run: _Run, target: Path, measure: bool) -> Path:
+    recipe = run.recipe
+    # What is measured is what is written: half precision.
+    packed = TransformerWorldModel(model.config).eval()
+    packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
+    starts = start_bank(run.experience, model.observation_shape[0])
+    config = SnapshotConfig(recipe.id, "twm", model.config, _environment(recipe), _provenance(run))
+    measured = measure and recipe.game == "Pong"
+    fidelity = measure_pong(Pretrained(packed, starts, config), run.validation) if measured else {}
+    write_snapshot(target, config, packed, starts, fidelity, replace=True)
     return target
 
 
@@ -153,16 +172,13 @@ def _environment(recipe: TwmRecipe) -> AtariConfig:
     )
 
 
-def _provenance(recipe: TwmRecipe, experience: Experience) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+def _provenance(run: _Run) -> dict[str, Any]:
+    experience = run.experience
     return {
-        "recipe": asdict(recipe),
+        "recipe": asdict(run.recipe),
         "real_steps": len(experience),
         "real_episodes": len(experience.episode_starts),
         "policies": sorted(set(experience.policies)),
-        "commit": commit.stdout.strip() or None,
-        "learned_envs": learned_envs.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
+        "agents_in_the_real_game": run.agents,
+        **provenance(),
     }

@@ -17,9 +17,10 @@ import training.twm.run
 from learned_envs.fidelity.free_running import pong_free_running
 from learned_envs.snapshot import read_snapshot
 from tests.tiny import tiny_config
+from training.agents.ppo import PpoConfig
 from training.experience import ExperienceError
 from training.loop import RunError
-from training.recipe import ExperienceRecipe, TwmRecipe
+from training.recipe import ExperienceRecipe, RoundsRecipe, TwmRecipe
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
@@ -30,7 +31,14 @@ RECIPE = TwmRecipe(
     experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 80),
     observation=ObservationTraining(updates=4, batch=8),
     dynamics=DynamicsTraining(updates=4, batch=4, length=8),
-    refinement=DynamicsTraining(updates=2, batch=4, length=8),
+    rounds=RoundsRecipe(
+        count=2,
+        real_steps=16 * 20,
+        horizon=20,
+        num_envs=2,
+        ppo=PpoConfig(steps=16, rollout=4, minibatch=4, epochs=1, evaluation_episodes=1),
+        refit=DynamicsTraining(updates=2, batch=4, length=8),
+    ),
     joint=JointTraining(updates=4, batch=4),
 )
 TOO_LITTLE = replace(RECIPE, experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 20))
@@ -61,7 +69,10 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
     assert found.config.id == "LearnedPong-v0"
     assert found.config.environment.action_meanings == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
     provenance = found.config.provenance
-    assert provenance["real_steps"] == 16 * 80 and provenance["recipe"]["preset"] == preset
+    rounds = 2 if preset == "compact" else 0
+    assert provenance["real_steps"] == 16 * (80 + 20 * rounds) and provenance["recipe"]["preset"] == preset
+    assert [agent["steps"] for agent in provenance["agents_in_the_real_game"]] == [16] * rounds
+    assert any(policy.startswith("agent") for policy in provenance["policies"]) == bool(rounds)
     fidelity = json.loads((snapshot / "fidelity.json").read_text())
     assert fidelity["open_loop"]["rollouts"] == 4 and fidelity["free_running"]["games"] == 1
     env = gym.make("learned_envs:Learned-v0", model=str(snapshot))
@@ -71,13 +82,13 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
 
 def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(RECIPE, tmp_path / "whole")
-    for name in ("observation", "refinement"):
+    followed_by = {"observation": "encode_all", "dynamics": "train_ppo", "refit-2": "measure_pong"}
+    for name, stage in followed_by.items():
 
         def interrupt(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            stage = {"observation": "encode_all", "refinement": "_package"}[name]  # what follows on it
             patch.setattr(training.twm.run, stage, interrupt)
             train(RECIPE, tmp_path / "parts")
         assert (tmp_path / "parts" / f"{name}.pt").is_file()

@@ -215,7 +215,7 @@ def test_learning_rate_rises_and_falls() -> None:
 
 def _joint_windows(stage: JointStage, first: int = 27) -> tuple[Any, Tensor, Forecast]:
     """Two windows that cross the end of an episode, logits and a forecast of noise."""
-    windows = stage.replay.windows(torch.arange(first, first + 2))
+    windows = stage._sequences(stage.replay.windows(torch.arange(first, first + 2)))
     steps, latent = stage.replay.length, stage.model.config.observation.latent
     torch.manual_seed(0)
     logits = torch.randn(2, steps + 1, latent.variables, latent.classes)
@@ -228,17 +228,17 @@ def test_latent_after_an_end_is_not_predicted_but_reward_and_end_are(experience:
     stage = joint_stage(experience, 1)
     windows, logits, forecast = _joint_windows(stage, first)
     assert windows.terminated.any() == (first == 27)
-    done = windows.terminated | torch.nn.functional.pad(windows.episodes[:, 1:] != windows.episodes[:, :-1], (0, 1))
+    done = windows.done
     assert done.nonzero().tolist() == [[0, 2], [1, 1]]
-    _, before = stage._dynamics_loss(windows, logits, forecast)
+    _, before = stage.learner._dynamics_loss(windows, logits, forecast)
     for row, step in done.nonzero().tolist():
         latent, reward, discount = forecast.latent.clone(), forecast.reward.clone(), forecast.discount.clone()
         latent[row, step] += torch.randn_like(latent[row, step])
-        _, after = stage._dynamics_loss(windows, logits, replace(forecast, latent=latent))
+        _, after = stage.learner._dynamics_loss(windows, logits, replace(forecast, latent=latent))
         assert torch.equal(after["latent"], before["latent"]), "the latent after an end was predicted"
         reward[row, step] += 1
         discount[row, step] += 1
-        _, after = stage._dynamics_loss(windows, logits, replace(forecast, reward=reward, discount=discount))
+        _, after = stage.learner._dynamics_loss(windows, logits, replace(forecast, reward=reward, discount=discount))
         assert after["reward"] != before["reward"] and after["discount"] != before["discount"]
 
 
@@ -248,8 +248,8 @@ def test_context_step_is_not_trained_on(experience: Experience) -> None:
     changed = Forecast(forecast.latent.clone(), forecast.reward.clone(), forecast.discount.clone())
     for part in (changed.latent, changed.reward, changed.discount):
         part[:, 0] += 1
-    for name, value in stage._dynamics_loss(windows, logits, forecast)[1].items():
-        assert torch.equal(stage._dynamics_loss(windows, logits, changed)[1][name], value), name
+    for name, value in stage.learner._dynamics_loss(windows, logits, forecast)[1].items():
+        assert torch.equal(stage.learner._dynamics_loss(windows, logits, changed)[1][name], value), name
 
 
 def test_dynamics_give_the_encoder_no_gradient(experience: Experience) -> None:
@@ -260,7 +260,7 @@ def test_dynamics_give_the_encoder_no_gradient(experience: Experience) -> None:
     for parameter in stage.model.observation_model.decoder.parameters():
         parameter.data.zero_()  # then nothing flows back from the picture
     before = [parameter.clone() for parameter in stage.model.observation_model.encoder.parameters()]
-    for group in stage.observation_optimizer.param_groups:
+    for group in stage.learner.observation_optimizer.param_groups:
         group["weight_decay"] = 0.0
     stage.update(0)
     after = stage.model.observation_model.encoder.parameters()
@@ -274,5 +274,5 @@ def test_stacks_are_padded_with_the_first_frame_of_the_episode(experience: Exper
     for row, first in enumerate((0, 31)):
         for step in range(4):
             rows = [max(first, first + step - 3 + offset) for offset in range(4)]
-            expected = torch.from_numpy(experience.frames[rows]).float() / 255
+            expected = torch.from_numpy(experience.frames[rows])
             assert torch.equal(stacks[row, step], expected), f"episode {row}, step {step}"

@@ -1,0 +1,82 @@
+"""What the Stable-Baselines3 face costs over the torch core, in turns: ``python -m benchmarks.sb3_adapter``."""
+
+import time
+from statistics import median
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.report import write_result
+from learned_envs.envs.vector import LearnedVectorEnv
+from learned_envs.sb3 import BatchedVecEnv, make_vec_env
+
+
+def main(
+    id: str = "LearnedPong-v0",
+    num_envs: int = 64,
+    steps: int = 100,
+    rounds: int = 7,
+    device: str = "cpu",
+    threads: int = 1,
+) -> None:
+    """Step the core with tensors and the adapter with arrays, one after the other, several times; the medians count.
+
+    Args:
+        id: Id of the learned environment, or folder of a snapshot.
+        num_envs: Environments side by side.
+        steps: Steps of each in a round.
+        rounds: How often to measure.
+        device: Where the model runs.
+        threads: CPU threads to use.
+    """
+    torch.set_num_threads(threads)
+    core = LearnedVectorEnv(id, num_envs, device=device, output="torch")
+    adapter = make_vec_env(id, num_envs, device=device, seed=0)
+    core.reset(seed=0)
+    adapter.reset()
+    speeds: dict[str, list[float]] = {"core": [], "adapter": []}
+    for _ in range(rounds + 1):
+        speeds["core"].append(_measure_core(core, steps))
+        speeds["adapter"].append(_measure_adapter(adapter, steps))
+    core_speeds, adapter_speeds = speeds["core"][1:], speeds["adapter"][1:]  # the first round warms up
+    ratios = [its / mine for mine, its in zip(core_speeds, adapter_speeds, strict=True)]
+    figures = {
+        "id": id,
+        "device": device,
+        "num_envs": num_envs,
+        "steps": steps,
+        "rounds": rounds,
+        "core_steps_per_second": round(median(core_speeds)),
+        "adapter_steps_per_second": round(median(adapter_speeds)),
+        "ratio": round(median(ratios), 3),
+        "ratio_lowest": round(min(ratios), 3),
+        "ratio_highest": round(max(ratios), 3),
+    }
+    write_result("sb3_adapter", figures)
+
+
+def _measure_core(envs: LearnedVectorEnv, steps: int) -> float:
+    """Environment steps per second with tensors, which stay where they are."""
+    envs.action_space.seed(0)
+    actions = [torch.as_tensor(envs.action_space.sample(), device=envs.device) for _ in range(steps)]
+    begin = time.perf_counter()
+    for action in actions:
+        envs.step(action)
+    if envs.device.type == "cuda":
+        torch.cuda.synchronize(envs.device)
+    return steps * envs.num_envs / (time.perf_counter() - begin)
+
+
+def _measure_adapter(envs: BatchedVecEnv, steps: int) -> float:
+    """Environment steps per second as Stable-Baselines3 sees them, arrays in and out."""
+    envs.envs.action_space.seed(0)
+    actions = [np.asarray(envs.envs.action_space.sample()) for _ in range(steps)]
+    begin = time.perf_counter()
+    for action in actions:
+        envs.step(action)
+    return steps * envs.num_envs / (time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

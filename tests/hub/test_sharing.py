@@ -1,0 +1,99 @@
+"""Models by themselves: saved, loaded and published as people know it from other libraries."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+
+import learned_envs
+from learned_envs.awm.world_model import ContinuousWorldModel
+from learned_envs.errors import SnapshotError
+from learned_envs.twm.world_model import TransformerWorldModel
+from learned_envs.world_model import WorldModel
+from tests.hub.server import Hub
+from tests.tiny import CONTROLS, KINDS, TinyKind, tiny_control_model, tiny_model
+
+
+def _weights(model: WorldModel) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_model_of_a_game_comes_back(tmp_path: Path, kind: TinyKind) -> None:
+    model = tiny_model(kind).half().float()
+    model.save_pretrained(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        *("config.json", "manifest.json", "model.safetensors")
+    ]
+    found = TransformerWorldModel.from_pretrained(tmp_path / "model")
+    assert found.config == model.config and not found.training
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_model_of_a_control_problem_comes_back_exactly(tmp_path: Path, kind: str) -> None:
+    model = tiny_control_model(kind)
+    model.save_pretrained(str(tmp_path / "model"))
+    found = ContinuousWorldModel.from_pretrained(str(tmp_path / "model"))
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_model_of_an_environment_is_saved_with_it(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:
+    model = learned_envs.load(tiny_snapshots["awm-rnn"])
+    with torch.no_grad():
+        next(model.parameters()).add_(0.5)  # fine-tuned
+    model.save_pretrained(tmp_path / "mine")
+    again = WorldModel.from_pretrained(tmp_path / "mine")
+    assert torch.equal(_weights(again), _weights(model))
+    env = gym.make("learned_envs:Learned-v0", model=str(tmp_path / "mine"))
+    assert env.reset(seed=0)[0].shape == again.observation_space.shape
+
+
+def test_saving_replaces_what_is_there(tmp_path: Path) -> None:
+    first, second = tiny_model("compact", seed=1), tiny_model("compact", seed=2).half().float()
+    first.save_pretrained(tmp_path / "model")
+    second.save_pretrained(tmp_path / "model")
+    found = TransformerWorldModel.from_pretrained(tmp_path / "model")
+    assert torch.equal(_weights(found), _weights(second))
+
+
+def test_model_by_itself_is_no_environment(tmp_path: Path) -> None:
+    tiny_model("compact").save_pretrained(tmp_path / "model")
+    with pytest.raises(SnapshotError, match=r"does not name starts\.safetensors: this is no environment"):
+        gym.make("learned_envs:Learned-v0", model=str(tmp_path / "model"))
+
+
+def test_model_of_another_class_is_refused(tmp_path: Path) -> None:
+    tiny_model("compact").save_pretrained(tmp_path / "model")
+    with pytest.raises(TypeError, match="holds a TransformerWorldModel, which is no ContinuousWorldModel"):
+        ContinuousWorldModel.from_pretrained(tmp_path / "model")
+
+
+def test_damaged_model_by_itself_is_refused(tmp_path: Path) -> None:
+    tiny_model("compact").save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SnapshotError, match=r"model\.safetensors"):
+        TransformerWorldModel.from_pretrained(tmp_path / "model")
+
+
+def test_pushed_model_is_loaded_from_the_repository(hub: Hub, publisher: str, tmp_path: Path) -> None:
+    model = tiny_model("compact").half().float()
+    address = model.push_to_hub("lab/mine", private=True, commit_message="First")
+    repository = hub.store.get("lab/mine")
+    assert repository and repository.private and repository.branches["main"] in address
+    commit = repository.branches["main"]
+    assert repository.commits[commit].title == "First" and "README.md" in repository.commits[commit].files
+    found = TransformerWorldModel.from_pretrained("lab/mine", revision=commit)
+    assert torch.equal(_weights(found), _weights(model))
+    tiny_model("compact", seed=5).push_to_hub("lab/mine", branch="trial")
+    assert torch.equal(_weights(TransformerWorldModel.from_pretrained("lab/mine")), _weights(model))
+    other = TransformerWorldModel.from_pretrained("lab/mine", revision="trial")
+    assert not torch.equal(_weights(other), _weights(model))
+
+
+def test_pushed_environment_is_made_by_gymnasium(hub: Hub, publisher: str, tiny_snapshots: dict[str, Path]) -> None:
+    learned_envs.load(tiny_snapshots["awm-lstm"]).push_to_hub("lab/plants")
+    env = gym.make("learned_envs:Learned-v0", model="lab/plants")
+    assert env.reset(seed=0)[0].dtype == "float32"

@@ -1,0 +1,140 @@
+"""Agents that come with a snapshot: stored and loaded, and used the way libraries expect."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers import TimeLimit
+
+import learned_envs
+from learned_envs.errors import MissingModelError, SnapshotError
+from learned_envs.policy import Policy, PolicyConfig
+from learned_envs.snapshot import write_snapshot
+from tests.tiny import KINDS, NUM_ACTIONS, TinyKind, tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
+
+
+def _write(folder: Path, kind: TinyKind, on_features: bool = False) -> Policy:
+    torch.manual_seed(5)
+    model = tiny_model(kind)
+    policy = Policy(model, PolicyConfig((12, 8), on_features)).eval()
+    config = replace(tiny_snapshot_config(model.config), policy=policy.config)
+    write_snapshot(folder, config, model, tiny_starts(model.config), {}, policy=policy)
+    return policy
+
+
+@pytest.fixture(params=KINDS)
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    _write(tmp_path / "snapshot", request.param)
+    return tmp_path / "snapshot"
+
+
+def _observations(count: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, 4, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_agent_comes_back_as_it_was_written_up_to_half_precision(tmp_path: Path, kind: TinyKind) -> None:
+    written = _write(tmp_path / "snapshot", kind)
+    read = learned_envs.load_policy(tmp_path / "snapshot")
+    assert read.config == written.config and not read.training
+    mine, theirs = read.actor.state_dict(), written.actor.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name].half().float()) for name in mine)
+
+
+def test_prediction_has_the_form_of_the_observation(folder: Path) -> None:
+    policy, observations = learned_envs.load_policy(folder), _observations()
+    many, state = policy.predict(observations)
+    assert state is None and isinstance(many, torch.Tensor) and many.shape == (6,)
+    single, _ = policy.predict(observations[0].numpy(), deterministic=True)
+    assert isinstance(single, np.ndarray) and single.shape == () and 0 <= int(single) < NUM_ACTIONS
+    arrays, _ = policy.predict(observations.numpy(), deterministic=True)
+    assert arrays.shape == (6,) and arrays[0] == single
+
+
+def test_actions_are_drawn_from_the_policy(folder: Path) -> None:
+    torch.manual_seed(0)
+    policy, observations = learned_envs.load_policy(folder), _observations(1).expand(600, -1, -1, -1)
+    drawn, _ = policy.predict(observations)
+    expected = policy.actor(policy.see(observations[:1]))[0].softmax(-1)
+    assert torch.allclose(drawn.bincount(minlength=NUM_ACTIONS) / 600, expected, atol=0.08)
+
+
+def test_agent_plays_the_learned_game_alone_and_in_a_batch(folder: Path) -> None:
+    policy = learned_envs.load_policy(folder)
+    env = gym.make("learned_envs:Learned-v0", model=str(folder))
+    observation, _ = env.reset(seed=0)
+    env.step(policy.predict(observation)[0])
+    envs = gym.make_vec("learned_envs:Learned-v0", num_envs=3, model=str(folder), output="torch")
+    observations, _ = envs.reset(seed=0)
+    envs.step(policy.predict(observations)[0])
+
+
+def test_stable_baselines_judges_it(folder: Path) -> None:
+    evaluation = pytest.importorskip("stable_baselines3.common.evaluation")
+    env = TimeLimit(gym.make("learned_envs:Learned-v0", model=str(folder)), 10)
+    mean, _ = evaluation.evaluate_policy(learned_envs.load_policy(folder), env, n_eval_episodes=2, warn=False)
+    assert np.isfinite(mean)
+
+
+def test_agent_on_features_remembers_until_an_episode_begins(tmp_path: Path) -> None:
+    _write(tmp_path / "snapshot", "faithful", on_features=True)
+    policy, observations = learned_envs.load_policy(tmp_path / "snapshot"), _observations(2)
+    _, first = policy.predict(observations, deterministic=True)
+    _, second = policy.predict(observations, first, deterministic=True, rewards=[1.0, 0.0])
+    assert first is not None and second is not None
+    assert not torch.equal(first.features, second.features)
+    _, third = policy.predict(observations, second, np.array([True, False]), deterministic=True)
+    assert third is not None and torch.allclose(third.features[0], first.features[0], atol=1e-6)
+    assert not torch.allclose(third.features[1], first.features[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("observation", "told"),
+    [
+        (np.zeros((3, 64, 64), np.uint8), r"\(3, 64, 64\)"),
+        (np.zeros((4, 64, 64), np.float32), "float32"),
+        (np.zeros((1, 1, 4, 64, 64), np.uint8), r"\(1, 1, 4, 64, 64\)"),
+    ],
+)
+def test_observation_that_does_not_fit_is_refused(folder: Path, observation: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"observation has .*{told}.*, expected \(4, 64, 64\)"):
+        learned_envs.load_policy(folder).predict(observation)
+
+
+def test_snapshot_without_an_agent_says_how_to_train_one(tmp_path: Path) -> None:
+    folder = write_tiny_snapshot(tmp_path / "snapshot", "compact")
+    with pytest.raises(MissingModelError, match=r"no agent.*python -m training atari100k --game Pong"):
+        learned_envs.load_policy(folder)
+    with pytest.raises(MissingModelError, match="LearnedPnog-v0"):
+        learned_envs.load_policy("LearnedPnog-v0")
+
+
+def test_damaged_agent_is_told(folder: Path) -> None:
+    path = folder / "policy.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(SnapshotError, match=r"policy\.safetensors does not have the checksum"):
+        learned_envs.load_policy(folder)
+    path.unlink()
+    with pytest.raises(SnapshotError, match=r"policy\.safetensors is missing"):
+        learned_envs.load_policy(folder)
+    learned_envs.load(folder)  # the world model is not to blame
+
+
+def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path) -> None:
+    for hidden, told in (([12, 9], r"policy\.safetensors: layers"), ([0], r"config\.json: policy"), ("x", r"policy")):
+        changed = tmp_path / f"changed-{told[-3:]}{hidden[0]}"
+        shutil.copytree(folder, changed)
+        content = json.loads((changed / "config.json").read_text())
+        content["policy"]["hidden"] = hidden
+        (changed / "config.json").write_text(json.dumps(content))
+        with pytest.raises(SnapshotError, match=told):
+            learned_envs.load_policy(changed)

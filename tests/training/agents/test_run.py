@@ -1,0 +1,38 @@
+"""``python -m training ppo``: trained inside a model, judged in reality."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.agents.agent import AgentError, load_agent
+from training.agents.ppo import PpoConfig
+from training.agents.run import PpoRun, train_ppo
+from training.loop import RunError
+
+CONFIG = PpoConfig(2 * 2 * 8, rollout=8, minibatch=16, epochs=1, evaluation_episodes=2)
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_agent_of_a_control_problem_is_trained_judged_and_kept(
+    tiny_snapshots: dict[str, Path], tmp_path: Path, real: bool
+) -> None:
+    run = PpoRun(str(tiny_snapshots["awm-transformer"]), num_envs=2, real=real, hidden=16)
+    result = train_ppo(run, CONFIG, tmp_path)
+    (evaluation,) = result["evaluations"]
+    assert evaluation["steps"] == 32 and evaluation["episodes"] == 2 and evaluation["lengths"] == [30, 30]
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert load_agent(tmp_path / "agent.safetensors").config.hidden == 16
+    assert train_ppo(run, CONFIG, tmp_path) == result, "a finished run is read"
+    with pytest.raises(RunError, match="differs in: seed"):
+        train_ppo(PpoRun(run.id, num_envs=2, seed=1, real=real, hidden=16), CONFIG, tmp_path)
+
+
+def test_training_goes_on_from_an_agent_that_fits(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:
+    id = str(tiny_snapshots["awm-transformer"])
+    train_ppo(PpoRun(id, num_envs=2, hidden=16), CONFIG, tmp_path / "first")
+    path = str(tmp_path / "first" / "agent.safetensors")
+    train_ppo(PpoRun(id, num_envs=2, agent=path), CONFIG, tmp_path / "second")
+    assert load_agent(tmp_path / "second" / "agent.safetensors").config.hidden == 16
+    with pytest.raises(AgentError, match="trained for another"):
+        train_ppo(PpoRun(str(tiny_snapshots["markov-mlp"]), num_envs=2, agent=path), CONFIG, tmp_path / "third")

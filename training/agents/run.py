@@ -1,0 +1,122 @@
+"""Train an agent by PPO and judge it in the real environment: ``python -m training ppo ID``.
+
+The folder of a run holds ``run.json`` (what was asked for), a checkpoint, logs for TensorBoard and, at the end, the agent,
+``agent.safetensors``, and ``result.json``. The same command resumes a run, or returns at once when it is finished.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from gymnasium.vector import VectorEnv
+
+from learned_envs.envs.batched import parse_device
+from learned_envs.envs.real.control import SystemVectorEnv
+from learned_envs.envs.real.twin import make_real_vec
+from learned_envs.envs.vector import LearnedVectorEnv
+from learned_envs.starts import StartKind
+from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
+from training.agents.ppo import PpoConfig, PpoStage
+from training.loop import open_run, run_stage
+from training.provenance import provenance, write_json
+
+__all__ = ["PpoRun", "train_ppo"]
+
+
+@dataclass(frozen=True)
+class PpoRun:
+    """A training of an agent.
+
+    Args:
+        id: Id of the learned environment, or folder of a snapshot.
+        num_envs: Environments side by side.
+        seed: Seed of everything.
+        real: Whether to train in the real environment instead of the learned one.
+        starts: Where imagined episodes begin: "initial" at the beginnings of real ones, "anywhere" in recorded play.
+        max_episode_steps: Steps after which imagined episodes are truncated; left out, as in the real environment.
+        agent: Agent to go on from; left out, a new one.
+        channels: Channels of the convolutions of a new agent.
+        hidden: Width of a new agent.
+        bf16: Whether a new agent computes in bfloat16, twice as fast on newer CPUs.
+    """
+
+    id: tyro.conf.Positional[str]
+    num_envs: int = 64
+    seed: int = 0
+    real: bool = False
+    starts: StartKind = "initial"
+    max_episode_steps: int | None = None
+    agent: str | None = None
+    channels: tuple[int, int, int] = (16, 32, 32)
+    hidden: int = 256
+    bf16: bool = False
+
+    def make_envs(self, device: torch.device) -> VectorEnv:
+        """Where the agent is trained."""
+        if self.real:
+            return make_real_vec(self.id, self.num_envs)
+        limit = self.max_episode_steps
+        return LearnedVectorEnv(
+            self.id, self.num_envs, device=device, output="torch", starts=self.starts, max_episode_steps=limit
+        )
+
+    def make_agent(self, envs: VectorEnv) -> Agent:
+        """Who is trained.
+
+        Raises:
+            AgentError: If an agent that exists does not fit the environments.
+        """
+        sizes = {"channels": self.channels, "hidden": self.hidden, "bf16": self.bf16}
+        spaces = envs.single_observation_space, envs.single_action_space
+        if self.agent is None:
+            return Agent(AgentConfig.of(*spaces, **sizes))
+        agent = load_agent(Path(self.agent))
+        agent.check_fits(*spaces)
+        return agent
+
+
+def train_ppo(
+    run: PpoRun, config: PpoConfig, folder: Path, device: str = "cpu", checkpoint_seconds: float = 120.0
+) -> dict[str, Any]:
+    """Train an agent, or go on with a training.
+
+    Args:
+        run: Who is trained, and where.
+        config: How.
+        folder: Folder of the run; where it is finished, its result is read.
+        device: Where the agent and the learned environment compute.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Returns:
+        What ``result.json`` says: for each evaluation the steps before it, mean, standard deviation and number of episodes,
+        their returns and lengths, in the real environment; and where that comes from.
+
+    Raises:
+        AgentError: If agent and environment do not fit, or an agent cannot be read.
+        RunError: If the folder belongs to another run.
+    """
+    target = parse_device(device)
+    open_run(folder, asdict(run) | asdict(config))
+    path = folder / "result.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    torch.manual_seed(run.seed)
+    envs = run.make_envs(target)
+    judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
+    agent = run.make_agent(envs).to(target)
+    if isinstance(judges.unwrapped, SystemVectorEnv):  # its time is part of the problem, and of what is observed
+        config = replace(config, truncation_ends=True)
+    stage = PpoStage(config, agent, envs, run.seed, judges)
+    run_stage(stage, folder, run.seed, checkpoint_seconds)
+    save_agent(agent, folder / "agent.safetensors")
+    evaluations = [
+        {"steps": steps, "mean": each.mean, "sd": each.sd, "episodes": each.episodes, **asdict(each)}
+        for steps, each in stage.evaluations
+    ]
+    write_json(path, {"run": asdict(run) | asdict(config), "evaluations": evaluations, "provenance": provenance()})
+    for each in (envs, judges):
+        each.close()
+    return json.loads(path.read_text())
