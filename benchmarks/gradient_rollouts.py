@@ -52,11 +52,11 @@ def main(
     torch.set_num_threads(threads)
     figures: dict[str, Any] = {"horizon": horizon, "batch": batch, "rounds": rounds, "threads": threads}
     for name in networks:
-        figures[name] = _compare(_ways(_fresh(name, horizon), batch), batch, horizon, rounds)
+        figures[name] = _compare(_ways(fresh_network(name, horizon), batch), batch, horizon, rounds)
     write_result("gradient_rollouts", figures)
 
 
-def _fresh(name: str, horizon: int) -> Pretrained:
+def fresh_network(name: str, horizon: int) -> Pretrained:
     """A network with random weights, in the units of a real system; what it costs does not depend on its training."""
     torch.manual_seed(0)
     system = make_system(_SYSTEM, horizon=horizon)

@@ -258,8 +258,9 @@ class ContinuousWorldModel(WorldModel):
         """See `WorldModel.step`.
 
         The derivatives with respect to the action, earlier actions and the start are exact, unless
-        ``config.feedback_gradient`` asks for less. Episodes never end by themselves. The graph of a step holds a few
-        kilobytes an environment, with a transformer backbone also a copy of the cache: 2 * layers * (H + 2) * D numbers.
+        ``config.feedback_gradient`` asks for less. Episodes never end by themselves. The graph of a step holds half a
+        kilobyte an environment with a Markov model of the released size, two kilobytes with an LSTM; with a transformer also a
+        copy of what it attends to, up to 2 * layers * (H + 1) * D numbers.
 
         Args:
             state: Where the episodes stand; not changed.

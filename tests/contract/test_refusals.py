@@ -209,13 +209,14 @@ def test_wrong_context_of_numbers(control: Subject, name: str, change: Callable[
     _expect_refused_context(control, options | {name: change(options[name])}, words)
 
 
-@pytest.mark.parametrize("clock", [-1.0, 4.5, 30.0, np.nan])
-def test_context_at_no_step_of_an_episode(control: Subject, clock: float) -> None:
+@pytest.mark.parametrize("clock", [-1.0, 4.5, None, np.nan], ids=["before", "between", "end", "nan"])
+def test_context_at_no_step_of_an_episode(control: Subject, clock: float | None) -> None:
     env = control.vector(2)
+    horizon = env.max_episode_steps
     options = random_context(env, 2)
     place = env.pretrained.system.state_dim  # type: ignore[attr-defined]
-    options["observations"] = _spoil(place, clock)(options["observations"])
-    _expect_refused_context(control, options, ["observations has the steps", "from 0 to 29"])
+    options["observations"] = _spoil(place, float(horizon) if clock is None else clock)(options["observations"])
+    _expect_refused_context(control, options, ["observations has the steps", f"from 0 to {horizon - 1}"])
 
 
 def _expect_refused_context(subject: Subject, options: dict[str, Any], words: list[str]) -> None:

@@ -580,34 +580,40 @@ def check_global_randomness_is_left_alone(subject: Subject) -> None:
 
 
 def check_gradients_reach_actions(subject: Subject) -> None:
-    """Rewards have gradients for this and for earlier actions, until `detach` cuts them."""
+    """What follows has gradients for this and for earlier actions, until `detach` cuts them."""
     env = subject.vector(2, output="torch", differentiable=True)
     *plan, last = soft_actions(env, 5)
     trials = ((seed, rollout(env, soft_actions(env, 5), {"seed": seed})) for seed in range(100))
     # One in which nothing ends on the way: gradients stop there.
     env.reset(seed=next(seed for seed, trial in trials if not any(step.over.any() for step in trial)))
-    rewards = [env.step(action)[1] for action in plan[:2]]
-    now, before = torch.autograd.grad(rewards[1].sum(), [plan[1], plan[0]], retain_graph=True)
+    signals = [_signal(env.step(action)) for action in plan[:2]]
+    now, before = torch.autograd.grad(signals[1].sum(), [plan[1], plan[0]], retain_graph=True)
     for name, gradient in (("the action itself", now), ("the action before", before)):
-        assert gradient.isfinite().all(), f"the reward's gradient for {name} is not finite"
-        assert (gradient != 0).any(1).all(), f"the reward's gradient for {name} is zero"
+        assert gradient.isfinite().all(), f"the gradient for {name} is not finite"
+        assert (gradient != 0).any(1).all(), f"the gradient for {name} is zero"
     env.detach()
-    rewards.append(env.step(plan[2])[1])
-    cut, kept = torch.autograd.grad(rewards[2].sum(), [plan[1], plan[2]], retain_graph=True, allow_unused=True)
+    signals.append(_signal(env.step(plan[2])))
+    cut, kept = torch.autograd.grad(signals[2].sum(), [plan[1], plan[2]], retain_graph=True, allow_unused=True)
     assert cut is None, "detach() did not cut the graph"
     assert kept is not None and (kept != 0).any(1).all()
     # A partial reset ends one episode; the other's past stays in the graph.
     env.reset(options={"reset_mask": np.array([True, False])})
     env.step(plan[3])
-    reward = env.step(last)[1]
-    (gone,) = torch.autograd.grad(reward[0], plan[2], retain_graph=True, allow_unused=True)
+    signal = _signal(env.step(last))
+    (gone,) = torch.autograd.grad(signal[0], plan[2], retain_graph=True, allow_unused=True)
     assert gone is None or (gone == 0).all(), "gradients leak through a reset"
-    (kept,) = torch.autograd.grad(reward[1], plan[2], allow_unused=True)
+    (kept,) = torch.autograd.grad(signal[1], plan[2], allow_unused=True)
     assert kept is not None and (kept[1] != 0).any(), "a partial reset cut the graph outside the mask"
     env.step(plan[3])
     env.reset()
     graph = [name for name, tensor in env.get_state().tensors() if tensor.requires_grad]
     assert not graph, f"a whole reset kept the graph of the episodes before it in {graph}"
+
+
+def _signal(result: Any) -> Tensor:
+    """What of a step has gradients: the reward and, if they are no pixels, the observations; some systems reward only the end."""
+    observations, rewards = result[:2]
+    return rewards + observations.flatten(1).sum(1) if observations.is_floating_point() else rewards
 
 
 def check_one_hot_probabilities_equal_indices(subject: Subject) -> None:
@@ -671,24 +677,24 @@ def check_real_context_equals_the_model(subject: Subject, steps: int) -> None:
     by_hand = list(_by_hand(model, state, torch.tensor([9, 10]), actions))
     ended = np.zeros(2, bool)
     for index, (action, wanted) in enumerate(zip(actions, by_hand, strict=True)):
-        observations, rewards, terminated, _, _ = env.step(action)
+        observations, rewards, terminated, truncated, _ = env.step(action)
         running = ~ended
         where = f"context of {steps}, step {index}"
         assert_same(observations[running], wanted[0][running], f"{where}, observations")
         assert_same(rewards[running], wanted[1][running], f"{where}, rewards")
         assert_same(terminated[running], wanted[2][running], f"{where}, terminated")
-        ended |= terminated
+        ended |= terminated | truncated
     for which in range(2):
         single = subject.single()
         first, _ = single.reset(seed=9 + which, options={key: value[which] for key, value in options.items()})
         assert_same(first, options["observations"][which, -1], "first observation of a single")
         for index, action in enumerate(actions[:, which]):
-            observation, reward, terminated, _, _ = single.step(action)
+            observation, reward, terminated, truncated, _ = single.step(action)
             where = f"single {which}, context of {steps}, step {index}"
             assert_alike(observation, by_hand[index][0][which], f"{where}, observation")
             assert_alike(reward, by_hand[index][1][which], f"{where}, reward")
             assert terminated == by_hand[index][2][which], f"{where}, terminated"
-            if terminated:
+            if terminated or truncated:
                 break
 
 
@@ -707,14 +713,14 @@ def check_model_by_hand_equals_every_face(subject: Subject, starts: StartKind) -
     ended = np.zeros(3, bool)
     by_hand = _by_hand(model, bank.take(choice), keys, actions)
     for index, (wanted, action) in enumerate(zip(by_hand, actions, strict=True)):
-        observations, rewards, terminated, _, infos = env.step(action)
-        shown = observations.copy()
-        shown[terminated] = infos["final_obs"][terminated]
+        observations, rewards, terminated, truncated, infos = env.step(action)
+        over, shown = terminated | truncated, observations.copy()
+        shown[over] = infos["final_obs"][over]
         running = ~ended
         assert_same(shown[running], wanted[0][running], f"step {index}, observations")
         assert_same(rewards[running], wanted[1][running], f"step {index}, rewards")
         assert_same(terminated[running], wanted[2][running], f"step {index}, terminated")
-        ended |= terminated
+        ended |= over
 
 
 def _by_hand(model: Any, state: Any, keys: Tensor, actions: Array) -> Iterator[tuple[Array, Array, Array]]:
