@@ -95,7 +95,7 @@ def test_config_of_a_game_is_laid_out_as_ever(folder: Path) -> None:
     ]  # fmt: skip
     assert (content["family"], content["format"], content["library_name"]) == ("twm", 2, "learned_envs")
     assert list(content["model"]) == [
-        "num_actions", "observation", "transformer", "tokens", "context", "latent_hidden", "reward_hidden",
+        "num_actions", "observation", "transformer", "tokens", "context", "local_steps", "latent_hidden", "reward_hidden",
         "discount_hidden", "reward_values", "discount", "reward_tokens", "temperature",
     ]  # fmt: skip
     assert content["environment"] == {

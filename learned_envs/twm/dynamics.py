@@ -178,6 +178,8 @@ class Dynamics(nn.Module):
     ) -> tuple[Forecast, KeyValues]:
         """Predict one more step from keys and values that the caller keeps; for rollouts of known length.
 
+        Only of models that look at no codes beside the transformer, ``local_steps = 0``.
+
         Args:
             latents: One-hot latent z_t, shape (B, V * K).
             actions: Indices, int64, shape (B,).
@@ -191,7 +193,7 @@ class Dynamics(nn.Module):
         """
         tokens = self._tokens(latents.unsqueeze(1), actions.unsqueeze(1), rewards.unsqueeze(1))
         features, new = self.transformer(tokens[:, -mask.shape[1] :], mask, past)
-        return self._forecast(features[:, -1:]), new
+        return self._forecast(features[:, -1:], None), new
 
     def window(self, total: int) -> Tensor:
         """Which of ``total`` tokens, the last being that of an action, each may see by its distance: bool, shape (T, T)."""
