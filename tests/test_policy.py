@@ -14,6 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 import learned_envs
 from learned_envs.errors import MissingModelError, SnapshotError
+from learned_envs.manifest import write_manifest
 from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.snapshot import write_snapshot
 from tests.tiny import KINDS, NUM_ACTIONS, TinyKind, tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
@@ -121,10 +122,10 @@ def test_damaged_agent_is_told(folder: Path) -> None:
     path = folder / "policy.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
-    with pytest.raises(SnapshotError, match=r"policy\.safetensors does not have the checksum"):
+    with pytest.raises(SnapshotError, match=r"policy\.safetensors has .* but manifest\.json says"):
         learned_envs.load_policy(folder)
     path.unlink()
-    with pytest.raises(SnapshotError, match=r"policy\.safetensors is missing"):
+    with pytest.raises(SnapshotError, match=r"policy\.safetensors cannot be read"):
         learned_envs.load_policy(folder)
     learned_envs.load(folder)  # the world model is not to blame
 
@@ -136,5 +137,6 @@ def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path
         content = json.loads((changed / "config.json").read_text())
         content["policy"]["hidden"] = hidden
         (changed / "config.json").write_text(json.dumps(content))
+        write_manifest(changed)
         with pytest.raises(SnapshotError, match=told):
             learned_envs.load_policy(changed)

@@ -67,12 +67,12 @@ class Memory(State):
             latents: 0 where they do not count, shape (B, L, V * K).
         """
         size, kept = self.valid.shape[1], self.latents.shape[1]
-        all_latents = torch.cat([self.latents, latents.to(self.latents.dtype)], 1)
+        newest = torch.cat([self.latents, latents.to(self.latents.dtype)], 1)[:, -kept:] if kept else self.latents
         return Memory(
             torch.cat([self.keys, new[0].to(self.keys.dtype)], 2)[:, :, -size:],
             torch.cat([self.values, new[1].to(self.values.dtype)], 2)[:, :, -size:],
             torch.cat([self.valid, valid], 1)[:, -size:],
-            all_latents[:, all_latents.shape[1] - kept :],
+            newest,
         )
 
 

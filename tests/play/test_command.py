@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +29,9 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_serves_the_page_until_it_is_interrupted(control: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "learned_envs", "play", control, "--port", "0", "--out", str(tmp_path / "films")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests run in the background may ignore Ctrl-C
+    with subprocess.Popen(command, **pipes, preexec_fn=heed) as process:
         assert process.stdout is not None and process.stderr is not None
         line = process.stdout.readline()
         found = re.fullmatch(r"Play LearnedTiny-v0 on (http://127\.0\.0\.1:\d+) \(Ctrl-C ends it\)\n", line)
