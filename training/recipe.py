@@ -23,6 +23,7 @@ from training.twm.observation import ObservationTraining
 __all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
 _RECIPES = Path(__file__).parent / "recipes"
+_GAMES = {item.recipe.split()[-1]: id for id, item in CATALOG.items() if item.family == "twm"}
 
 Recipe = TypeVar("Recipe")
 
@@ -114,13 +115,16 @@ def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:
     """Read a recipe.
 
     Args:
-        name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file.
+        name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file. Games without a file have the
+            default recipe, under the name that the catalogue tells.
         kind: What it must be a recipe of: `TwmRecipe` or `training.awm.model_recipe.ModelRecipe`.
 
     Raises:
         RunError: If there is no such recipe, or a field does not fit.
     """
     path = Path(name) if name.endswith(".toml") else _RECIPES / f"{name}.toml"
+    if not path.is_file() and kind is TwmRecipe and name in _GAMES:
+        return kind(_GAMES[name])
     if not path.is_file():
         known = sorted(file.stem for file in _RECIPES.glob("*.toml"))
         near = get_close_matches(name, known, n=1)

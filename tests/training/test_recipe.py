@@ -88,3 +88,9 @@ def test_preset_and_temperature_decide_the_model() -> None:
     values = (-1.0, 0.0, 1.0)
     assert recipe.model_config(6, values) == replace(compact(6, values), temperature=0.5)
     assert replace(recipe, preset="faithful").model_config(6, values) == replace(faithful(6), temperature=0.5)
+
+
+def test_command_that_the_catalogue_tells_has_a_recipe() -> None:
+    for id, item in CATALOG.items():
+        kind = TwmRecipe if item.family == "twm" else ModelRecipe
+        assert load_recipe(item.recipe.split()[-1], kind).id == id
