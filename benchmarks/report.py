@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from learned_envs.files import write_json
+
 __all__ = ["write_result"]
 
 _RESULTS = Path(__file__).parent / "results"
@@ -31,10 +33,7 @@ def write_result(name: str, figures: dict[str, Any]) -> None:
         "figures": figures,
     }
     print(json.dumps(content, indent=2))
-    path = _RESULTS / f"{name}.json"
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    write_json(_RESULTS / f"{name}.json", content)
 
 
 def _device() -> str:

@@ -1,7 +1,7 @@
 """Improve a plan by gradients through the world model: rewards tell every action of the plan how to change.
 
-Actions of games are given as probabilities, and gradients pass sampled latents straight through; of control problems, actions are
-numbers and gradients are exact.
+Actions of control problems are numbers, and gradients are exact. Actions of games are given as probabilities, and gradients pass
+sampled latents straight through: try --id LearnedPong-v0.
 """
 
 import gymnasium as gym
@@ -12,7 +12,7 @@ import learned_envs  # noqa: F401 - registers the ids
 
 
 def main(
-    id: str = "LearnedPong-v0", num_envs: int = 8, horizon: int = 12, updates: int = 20, rate: float = 1.0
+    id: str = "LearnedCancerTreatment-v0", num_envs: int = 8, horizon: int = 20, updates: int = 20, rate: float = 1.0
 ) -> None:
     """Plan from the same starts again and again.
 

@@ -12,8 +12,8 @@ from hub.published import compare, published
 from learned_envs.catalog import BUNDLED, CATALOG, ORGANIZATION, repository_of
 from learned_envs.download import download, tell_failure
 from learned_envs.errors import MissingModelError
+from learned_envs.files import new_folder
 from learned_envs.manifest import MANIFEST, OPTIONAL, check_file, read_manifest
-from learned_envs.snapshot import staged
 
 __all__ = ["print_catalogue", "pull", "rows"]
 
@@ -87,7 +87,7 @@ def pull(name: str, revision: str | None = None, out: Path | None = None) -> Pat
     out = out or Path(repository.partition("/")[2])
     source = download(repository, revision)
     manifest = read_manifest(source)
-    with staged(out, replace=False) as partial:
+    with new_folder(out, replace=False) as partial:
         for file in (MANIFEST, *manifest.loaded):
             copyfile(source / file, partial / file)
         for file in OPTIONAL:

@@ -1,13 +1,13 @@
 """Curves of the real and the learned system, one above the other, for systems that have no pictures."""
 
-import os
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from learned_envs.files import replacing
 
 __all__ = ["write_curves"]
 
@@ -47,11 +47,8 @@ def write_curves(path: Path, curves: Mapping[str, Mapping[str, NDArray[np.floati
             x = np.linspace(_MARGIN, _MARGIN + _WIDTH, len(values))
             y = top + _HEIGHT - (np.asarray(values, float) - low) / ((high - low) or 1.0) * _HEIGHT
             pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=_color(names.index(name)), width=2)
-    content = BytesIO()
-    page.save(content, format="PNG")
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        page.save(partial, format="PNG")
 
 
 def _color(place: int) -> str:

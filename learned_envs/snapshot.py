@@ -5,9 +5,6 @@ manifest (`learned_envs.manifest`), every value against its type and range, and 
 the configuration, before memory is taken for it.
 """
 
-import json
-import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ from torch import Tensor, nn
 
 from learned_envs.errors import SnapshotError
 from learned_envs.families import FAMILIES
+from learned_envs.files import new_folder, write_json
 from learned_envs.manifest import (
     CONFIG,
     FIDELITY,
@@ -54,7 +52,6 @@ __all__ = [
     "read_model",
     "read_policy",
     "read_snapshot",
-    "staged",
     "write_model",
     "write_snapshot",
 ]
@@ -187,7 +184,7 @@ def write_snapshot(
     Raises:
         FileExistsError: If the folder exists and may not be replaced.
     """
-    with staged(folder, replace) as partial:
+    with new_folder(folder, replace) as partial:
         # Not save_file: it makes files that only their owner may read.
         (partial / MODEL).write_bytes(save(_weights(model, config.family)))
         if policy is not None:
@@ -196,8 +193,8 @@ def write_snapshot(
         content = _ADAPTERS[config.family].dump_python(config, mode="json")
         if config.policy is None:
             del content["policy"]
-        _write_json(partial / CONFIG, content)
-        _write_json(partial / FIDELITY, fidelity)
+        write_json(partial / CONFIG, content)
+        write_json(partial / FIDELITY, fidelity)
         write_manifest(partial)
 
 
@@ -215,33 +212,11 @@ def write_model(folder: Path, model: WorldModel) -> None:
     names = [name for name, family in FAMILIES.items() if isinstance(config, family.model)]
     if not names:
         raise ValueError(f"{type(model).__name__} is of no family that a snapshot can hold: {', '.join(FAMILIES)}.")
-    with staged(folder, replace=True) as partial:
+    with new_folder(folder, replace=True) as partial:
         (partial / MODEL).write_bytes(save(_weights(model, names[0])))
         described = ModelConfig(names[0], config)
-        _write_json(partial / CONFIG, _MODEL_ADAPTERS[names[0]].dump_python(described, mode="json"))
+        write_json(partial / CONFIG, _MODEL_ADAPTERS[names[0]].dump_python(described, mode="json"))
         write_manifest(partial)
-
-
-@contextmanager
-def staged(folder: Path, replace: bool) -> Iterator[Path]:
-    """A folder beside the target, which takes the target's place once it is filled without an error.
-
-    Args:
-        folder: Where the result goes.
-        replace: Whether an existing folder may be replaced.
-
-    Raises:
-        FileExistsError: If the folder exists and may not be replaced.
-    """
-    if folder.exists() and not replace:
-        raise FileExistsError(f"{folder} exists. Remove it, or write to another folder.")
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(partial, folder)
 
 
 def read_config(folder: Path) -> SnapshotConfig:
@@ -313,10 +288,6 @@ def _open_config(folder: Path, manifest: Manifest) -> tuple[Path, dict[str, Any]
 def _weights(model: nn.Module, family: str) -> dict[str, Tensor]:
     dtype = FAMILIES[family].weights
     return {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_model(path: Path, family: str, sizes: Any, environment: Any) -> WorldModel:

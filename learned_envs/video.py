@@ -1,10 +1,8 @@
 """Films and contact sheets of games side by side."""
 
-import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from learned_envs.envs.rendering import draw
+from learned_envs.files import replacing
 
 __all__ = ["font", "make_page", "write_contact_sheet", "write_gif", "write_pages"]
 
@@ -143,8 +142,7 @@ def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
             'MP4 needs PyAV, which is not installed. Run: pip install "learned-envs[play]"'
         ) from error
 
-    content = BytesIO()
-    with av.open(content, "w", format="mp4") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream: VideoStream | None = None
         for page in pages:
             if stream is None:
@@ -155,16 +153,8 @@ def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
             container.mux(stream.encode(frame))
         if stream is not None:
             container.mux(stream.encode())
-    _write(path, content.getvalue())
 
 
 def _save(path: Path, picture: Image.Image, **options: Any) -> None:
-    content = BytesIO()
-    picture.save(content, **options)
-    _write(path, content.getvalue())
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        picture.save(partial, **options)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from learned_envs.catalog import BUNDLED, entry
+from learned_envs.files import replacing
 from training.agents.ppo import PpoConfig
 from training.agents.run import PpoRun
 from training.awm.recipe import BpoRecipe
@@ -107,11 +108,8 @@ def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
     print(f"The snapshot is in {snapshot}")
     if bundle:
         target = BUNDLED / id
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(snapshot, partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        with replacing(target) as partial:
+            shutil.copytree(snapshot, partial)
         print(f"and, bundled, in {target}")
 
 

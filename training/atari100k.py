@@ -22,6 +22,7 @@ from learned_envs.catalog import CATALOG
 from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.atari import make_atari
 from learned_envs.errors import SnapshotError
+from learned_envs.files import write_json
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.config import TwmConfig, compact, faithful
 from learned_envs.twm.world_model import TransformerWorldModel
@@ -31,7 +32,7 @@ from training.agents.replay import AgentReplay
 from training.agents.requirements import check_disk, check_memory
 from training.agents.worlds import CompactTraining, CompactWorld, PaperTraining, PaperWorld, World
 from training.loop import RunError, open_run, run_stage, update_seed
-from training.provenance import provenance, write_json
+from training.provenance import provenance
 from training.twm.package import start_bank
 
 __all__ = ["GAMES", "Ablation", "Atari100kConfig", "ablated", "game_names", "in_float32", "preset", "reduced", "train"]

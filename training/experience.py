@@ -6,13 +6,14 @@ interrupted recording never leaves half an episode behind.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from learned_envs.files import replacing, write_json
 
 __all__ = ["Episode", "Experience", "ExperienceError", "read_manifest", "write_manifest"]
 
@@ -46,11 +47,9 @@ class Episode:
 
     def save(self, path: Path) -> None:
         """Write to ``path``, complete or not at all."""
-        temporary = path.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            fields: dict[str, Any] = {name: np.asarray(value) for name, value in asdict(self).items()}
+        fields: dict[str, Any] = {name: np.asarray(value) for name, value in asdict(self).items()}
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **fields)
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> "Episode":
@@ -166,6 +165,4 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write what a recording says of itself, complete or not at all."""
-    temporary = folder / f"{_MANIFEST}.partial"
-    temporary.write_text(json.dumps({"format": _FORMAT, **content}, indent=2) + "\n")
-    os.replace(temporary, folder / _MANIFEST)
+    write_json(folder / _MANIFEST, {"format": _FORMAT, **content})

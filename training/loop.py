@@ -7,7 +7,6 @@ that an uninterrupted one takes.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
+
+from learned_envs.files import replacing
 
 __all__ = ["RunError", "Stage", "open_run", "run_stage", "update_seed", "write_whole"]
 
@@ -168,13 +169,10 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         RunError: If it cannot be written, as on a full disk; what was there before is still there.
     """
-    temporary = path.with_name(f"{path.name}.partial")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             write(file)
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch tells a failed write by the latter
-        temporary.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free / 2**20
         raise RunError(
             f"{path} could not be written ({error}); {free:,.0f} MiB are free there. Make room, then run the same command "

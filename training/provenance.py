@@ -1,7 +1,5 @@
 """Where a result comes from: enough to make it again."""
 
-import json
-import os
 import platform
 import shlex
 import subprocess
@@ -13,7 +11,7 @@ import torch
 
 import learned_envs
 
-__all__ = ["provenance", "write_json"]
+__all__ = ["provenance"]
 
 
 def provenance() -> dict[str, Any]:
@@ -27,10 +25,3 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from learned_envs.catalog import CATALOG
+from learned_envs.starts import StartKind
 from learned_envs.twm.config import TwmConfig, compact, faithful
 from training.agents.ppo import PpoConfig
 from training.loop import RunError
@@ -54,7 +55,8 @@ class RoundsRecipe:
     Args:
         count: How many rounds.
         real_steps: Real agent steps that the agent records in a round; a multiple of 16.
-        horizon: Steps after which imagined episodes are truncated; they begin anywhere in the recorded experience.
+        starts: Where imagined episodes begin; see `PpoRun`.
+        horizon: Steps after which imagined episodes are truncated; left out, as in the real game.
         num_envs: Imagined games side by side.
         ppo: How the agent learns in a round; from the second round on it goes on from the last.
         refit: How the dynamics learn in a round, from everything recorded so far.
@@ -62,7 +64,8 @@ class RoundsRecipe:
 
     count: int = 0
     real_steps: int = 16_000
-    horizon: int = 500
+    starts: StartKind = "initial"
+    horizon: int | None = None
     num_envs: int = 64
     ppo: PpoConfig = field(default_factory=PpoConfig)
     refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rliable import library, metrics
 
+from learned_envs.files import replacing, write_json
 from training.loop import RunError
-from training.provenance import write_json
 
 __all__ = ["AGGREGATES", "Method", "aggregate", "compare", "read_runs", "reference_methods", "reference_scales"]
 
@@ -330,6 +330,5 @@ def _plot(methods: list[Method], totals: dict[str, dict[str, Any]], games: tuple
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(methods)), [method.name for method in reversed(methods)])
     figure.suptitle(f"Atari 100k, human-normalised, {len(games)} games, 95% intervals")
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

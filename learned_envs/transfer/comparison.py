@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import learned_envs
+from learned_envs.files import replacing, write_json
 from learned_envs.pretrained import load_pretrained
 from learned_envs.sb3 import make_real_vec_env, make_vec_env
 from learned_envs.transfer.agents import Settings, settings
 from learned_envs.transfer.report import Row, plot, rows_of, table
-from learned_envs.transfer.training import Evaluation, Judges, Training, write_json
+from learned_envs.transfer.training import Evaluation, Judges, Training
 
 __all__ = ["TransferConfig", "compare"]
 
@@ -181,8 +182,6 @@ def _write(
         },
     }
     plot(folder / "returns.png", config.id, config.agent, found)
-    paper = Console(width=140, file=(folder / "table.partial").open("w", encoding="utf-8"))
-    paper.print(table(config.id, config.agent, rows))
-    paper.file.close()
-    (folder / "table.partial").replace(folder / "table.txt")
+    with replacing(folder / "table.txt") as partial, partial.open("w", encoding="utf-8") as file:
+        Console(width=140, file=file).print(table(config.id, config.agent, rows))
     write_json(folder / "transfer.json", content)

@@ -1,6 +1,5 @@
 """What a comparison found, as a table and as a plot."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -8,6 +7,7 @@ from statistics import fmean, pstdev
 from rich import box
 from rich.table import Table
 
+from learned_envs.files import replacing
 from learned_envs.transfer.training import Evaluation
 
 __all__ = ["Row", "plot", "rows_of", "table"]
@@ -125,6 +125,5 @@ def plot(path: Path, id: str, agent: str, found: dict[str, list[list[Evaluation]
     )
     axes.legend(title="trained in")
     axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=120)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)

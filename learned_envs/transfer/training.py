@@ -6,7 +6,6 @@ an uninterrupted one does.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,9 +20,10 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 
+from learned_envs.files import new_folder, write_json
 from learned_envs.transfer.agents import RandomAgent, Settings
 
-__all__ = ["Evaluation", "Judges", "Training", "write_json"]
+__all__ = ["Evaluation", "Judges", "Training"]
 
 _JUDGES_SEED = 1_000_000
 _SCHEDULES = ("lr_schedule", "exploration_schedule")
@@ -195,16 +195,12 @@ class Training:
     def _keep(self, agent: BaseAlgorithm, scale: VecNormalize | None, evaluations: list[Evaluation]) -> None:
         """Write the agent, then what tells that it is there, then remove the last one."""
         target = self._checkpoint(len(evaluations))
-        partial = target.with_suffix(".partial")
-        for rest in (partial, target):
-            shutil.rmtree(rest, ignore_errors=True)
-        partial.mkdir(parents=True)
-        agent.save(partial / "agent.zip", exclude=[name for name in _SCHEDULES if hasattr(agent, name)])
-        if scale is not None:
-            scale.save(str(partial / "scale.pkl"))
-        if isinstance(agent, OffPolicyAlgorithm):
-            agent.save_replay_buffer(partial / "buffer.pkl")
-        os.replace(partial, target)
+        with new_folder(target, replace=True) as partial:
+            agent.save(partial / "agent.zip", exclude=[name for name in _SCHEDULES if hasattr(agent, name)])
+            if scale is not None:
+                scale.save(str(partial / "scale.pkl"))
+            if isinstance(agent, OffPolicyAlgorithm):
+                agent.save_replay_buffer(partial / "buffer.pkl")
         write_json(self.folder / "evaluations.json", [asdict(each) for each in evaluations])
         shutil.rmtree(self._checkpoint(len(self.evaluations)), ignore_errors=True)
         self.evaluations = evaluations
@@ -252,10 +248,3 @@ def _scaled_like(scale: VecNormalize, envs: VecEnv) -> VecNormalize:
     wrapped = VecNormalize(envs, training=False, norm_reward=False)
     wrapped.obs_rms = scale.obs_rms
     return wrapped
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -28,7 +28,7 @@ from learned_envs.envs.real.atari import make_atari
 from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.snapshot import read_snapshot
 from tests.tiny import tiny_config, tiny_model
-from tests.training.twm.test_stages import _assert_same
+from tests.training.sameness import assert_same
 from training.agents import requirements
 from training.agents.collector import Collector, evaluate
 from training.agents.replay import AgentReplay
@@ -159,7 +159,7 @@ def test_run_killed_at_ten_random_points_ends_with_the_same_weights_to_the_last_
             kills += 1
     if kills < 10:
         pytest.fail(f"the run was over after {kills} kills")
-    _assert_same(states[-1], states[0])
+    assert_same(states[-1], states[0])
     assert parts["scores"] == whole["scores"]
     for name in ("model.safetensors", "policy.safetensors", "starts.safetensors"):
         mine, theirs = (tmp_path / run / "snapshot" / name for run in ("parts", "whole"))

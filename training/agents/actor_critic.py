@@ -16,9 +16,10 @@ from torch import Tensor
 from learned_envs.policy import LatentPerceptron, Policy, PolicyConfig
 from learned_envs.twm.losses import normal_loss
 from learned_envs.twm.world_model import TransformerWorldModel
+from training.agents.returns import advantages
 from training.twm.joint import adam, step
 
-__all__ = ["ActorCritic", "ActorCriticTraining", "Rollout", "advantages", "entropy", "entropy_shortfall"]
+__all__ = ["ActorCritic", "ActorCriticTraining", "Rollout", "entropy", "entropy_shortfall"]
 
 
 @dataclass(frozen=True)
@@ -83,28 +84,6 @@ class Rollout:
     over: Tensor
     weights: Tensor
     features: Tensor | None = None
-
-
-def advantages(rewards: Tensor, values: Tensor, discounts: Tensor, over: Tensor, trace: float) -> Tensor:
-    """Generalised advantage estimates (Schulman et al., 2016).
-
-    Args:
-        rewards: Shape (H, N).
-        values: Of the states before each step and after the last, shape (H + 1, N).
-        discounts: Shape (H, N).
-        over: Whether nothing follows the step, bool, shape (H, N).
-        trace: Lambda, in [0, 1].
-
-    Returns:
-        Shape (H, N).
-    """
-    going_on = discounts * ~over
-    errors = rewards + going_on * values[1:] - values[:-1]
-    estimates, estimate = [], torch.zeros_like(errors[0])
-    for error, factor in zip(errors.flip(0), going_on.flip(0), strict=True):
-        estimate = error + trace * factor * estimate
-        estimates.append(estimate)
-    return torch.stack(estimates).flip(0)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -184,8 +163,9 @@ class ActorCritic:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             values = self.critic(rollout.classes, seen).squeeze(-1)
             logits = self.actor(rollout.classes[:-1], None if seen is None else seen[:-1])
-        parts = rollout.rewards, values.detach(), rollout.discounts, rollout.over
-        return logits, values, advantages(*parts, self.config.trace)
+        discounts = rollout.discounts * ~rollout.over
+        estimates = advantages(rollout.rewards, values.detach(), discounts, rollout.over, self.config.trace)
+        return logits, values, estimates
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and optimisers."""

@@ -1,7 +1,6 @@
 """What PPO trains: a policy and a value on one network. On disk: safetensors, and in their header what it is, as JSON."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from learned_envs.files import replacing
 
 __all__ = ["Agent", "AgentConfig", "AgentError", "Moments", "load_agent", "save_agent"]
 
@@ -200,10 +201,9 @@ class Agent(nn.Module):
 
 def save_agent(agent: Agent, path: Path) -> None:
     """Write an agent, whole or not at all."""
-    temporary = path.with_suffix(".partial")
     weights = {name: tensor.contiguous() for name, tensor in agent.state_dict().items()}
-    save_file(weights, temporary, {"format": _FORMAT, "config": json.dumps(asdict(agent.config))})
-    os.replace(temporary, path)
+    with replacing(path) as partial:
+        save_file(weights, partial, {"format": _FORMAT, "config": json.dumps(asdict(agent.config))})
 
 
 def load_agent(path: Path, device: str | torch.device = "cpu") -> Agent:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from training.agents.agent import Agent, AgentError, Moments
 from training.agents.evaluate import Evaluation, TensorEnvs, evaluate
+from training.agents.returns import advantages
 
-__all__ = ["PpoConfig", "PpoStage", "generalized_advantages"]
+__all__ = ["PpoConfig", "PpoStage"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class PpoConfig:
     """
 
     steps: int = 2_000_000
-    rollout: int = 64
-    epochs: int = 3
-    minibatch: int = 512
+    rollout: int = 32
+    epochs: int = 4
+    minibatch: int = 256
     learning_rate: float = 5e-4
     gamma: float = 0.99
     gae_lambda: float = 0.95
@@ -91,31 +92,6 @@ class _Rollout:
     advantages: Tensor
     returns: Tensor
     valid: Tensor
-
-
-def generalized_advantages(
-    rewards: Tensor, values: Tensor, terminated: Tensor, over: Tensor, gamma: float, gae_lambda: float
-) -> Tensor:
-    """How much better than expected each action did (Schulman et al., https://arxiv.org/abs/1506.02438).
-
-    Args:
-        rewards: Shape (T, N).
-        values: Of the observations before each step and after the last, shape (T + 1, N).
-        terminated: Whether nothing follows the step, bool, shape (T, N).
-        over: Whether an episode ended with the step, terminated or truncated, bool, shape (T, N).
-        gamma: Discount.
-        gae_lambda: Weight of longer estimates.
-
-    Returns:
-        Advantages, shape (T, N).
-    """
-    errors = rewards + gamma * values[1:] * ~terminated - values[:-1]
-    advantages = torch.zeros_like(errors)
-    following = torch.zeros_like(errors[0])
-    for step in reversed(range(len(errors))):
-        following = errors[step] + gamma * gae_lambda * following * ~over[step]
-        advantages[step] = following
-    return advantages
 
 
 class PpoStage:
@@ -197,8 +173,8 @@ class PpoStage:
             torch.stack(kind) for kind in zip(*steps, strict=True)
         )
         values = torch.cat([values, self.agent(self.observations)[1].unsqueeze(0)])
-        advantages = generalized_advantages(rewards, values, ends, over, config.gamma, config.gae_lambda)
-        return _Rollout(observations, actions, log_probs, advantages, advantages + values[:-1], valid)
+        estimates = advantages(rewards, values, config.gamma * ~ends, over, config.gae_lambda)
+        return _Rollout(observations, actions, log_probs, estimates, estimates + values[:-1], valid)
 
     def _scaled(self, reward: Tensor, over: Tensor) -> Tensor:
         if not self.scale_rewards:

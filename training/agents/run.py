@@ -17,11 +17,12 @@ from learned_envs.envs.batched import parse_device
 from learned_envs.envs.real.control import SystemVectorEnv
 from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
+from learned_envs.files import write_json
 from learned_envs.starts import StartKind
 from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
 from training.loop import open_run, run_stage
-from training.provenance import provenance, write_json
+from training.provenance import provenance
 
 __all__ = ["PpoRun", "train_ppo"]
 

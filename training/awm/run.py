@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from learned_envs.envs.real.systems import System
+from learned_envs.files import write_json
 from training.awm.bpo import BpoStage
 from training.awm.open_loop import optimize_plan
 from training.awm.recipe import BpoRecipe
 from training.awm.reference import measure_reference
 from training.awm.sac import train_sac
 from training.loop import open_run, run_stage
-from training.provenance import provenance, write_json
+from training.provenance import provenance
 
 __all__ = ["train_and_evaluate", "train_policy"]
 

@@ -16,6 +16,7 @@ import torch
 from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.environment import SystemConfig
 from learned_envs.envs.real.systems import System
+from learned_envs.files import write_json
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.starts import StartBank
 from training.awm.episodes import Episodes, record
@@ -25,7 +26,7 @@ from training.awm.model_recipe import ModelRecipe
 from training.awm.plans import mixed_plans
 from training.awm.transfer import PolicyStage, measure_transfer
 from training.loop import open_run, run_stage, update_seed
-from training.provenance import provenance, write_json
+from training.provenance import provenance
 
 __all__ = ["make_world_model", "start_bank"]
 

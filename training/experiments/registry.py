@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from learned_envs.files import write_json
 from training.awm.fit import Fitting
 from training.experiments.experiment import Experiment, Results
 from training.experiments.failures import Failures
@@ -13,7 +14,7 @@ from training.experiments.gradients import GradientGrowth
 from training.experiments.landscape import Landscape
 from training.experiments.myriad import MyriadReturns
 from training.loop import RunError, open_run
-from training.provenance import provenance, write_json
+from training.provenance import provenance
 
 __all__ = ["EXPERIMENTS", "Size", "run_experiment"]
 

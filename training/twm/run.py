@@ -127,7 +127,7 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
         id=str(folder / "snapshot"),
         num_envs=rounds.num_envs,
         seed=recipe.seed,
-        starts="anywhere",
+        starts=rounds.starts,
         max_episode_steps=rounds.horizon,
         agent=str(before / "agent" / "agent.safetensors") if number > 1 else None,
         bf16=True,

@@ -15,10 +15,10 @@ from training.agents.actor_critic import (
     ActorCritic,
     ActorCriticTraining,
     Rollout,
-    advantages,
     entropy,
     entropy_shortfall,
 )
+from training.agents.returns import advantages
 
 SMALL = ActorCriticTraining(starts=6, horizon=3, hidden=(8, 8))
 
@@ -61,21 +61,6 @@ def _rollout(**changes: Tensor) -> Rollout:
     return replace(rollout, **changes)
 
 
-def test_advantages_are_those_worked_out_by_hand() -> None:
-    rollout = _rollout()
-    values = torch.tensor([[1.0, 2.0], [0.5, 1.0], [2.0, 4.0], [1.0, 3.0]])
-    found = advantages(rollout.rewards, values, rollout.discounts, rollout.over, 0.95)
-    # First rollout: errors 1 + 0.9*0.5 - 1, 0 + 0.5*2 - 0.5, 1 + 0.9*1 - 2, added up from behind.
-    last, middle, first = 1 + 0.9 * 1 - 2, 0 + 0.5 * 2 - 0.5, 1 + 0.9 * 0.5 - 1
-    middle += 0.5 * 0.95 * last
-    first += 0.9 * 0.95 * middle
-    # Second: nothing of what follows the end is seen before it.
-    ended = 2.0 - 1.0
-    opening = 0 + 0.8 * 1 - 2 + 0.8 * 0.95 * ended
-    expected = torch.tensor([[first, opening], [middle, ended], [last, 1 + 0.9 * 3 - 4]])
-    assert torch.allclose(found, expected, atol=1e-6)
-
-
 def test_entropy_is_a_share_of_the_largest_possible() -> None:
     logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1e9, -1e9], [0.0, -1e9, -1e9, -1e9]])
     assert torch.allclose(entropy(logits), torch.tensor([1.0, 0.5, 0.0]))
@@ -102,7 +87,7 @@ def test_losses_of_an_update_are_those_worked_out_by_hand() -> None:
     with torch.no_grad():
         values = agent.critic(rollout.classes).squeeze(-1)
         logits = agent.actor(rollout.classes[:-1])
-    estimates = advantages(rollout.rewards, values, rollout.discounts, rollout.over, 0.95)
+    estimates = advantages(rollout.rewards, values, rollout.discounts * ~rollout.over, rollout.over, 0.95)
     found = agent.update(rollout)
     log_two_pi = 0.5 * math.log(2 * math.pi)
     critic = (rollout.weights * (0.5 * estimates.square() + log_two_pi)).mean()

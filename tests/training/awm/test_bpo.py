@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from learned_envs.envs.real.systems import make_system
-from tests.training.awm.sameness import assert_same, interrupt
+from tests.training.sameness import assert_same, interrupt
 from training.awm.bpo import BpoStage, evaluate
 from training.awm.gradient import Imagined
 from training.awm.open_loop import optimize_plan

@@ -8,7 +8,7 @@ import torch
 from learned_envs.awm.config import BackboneName, Family
 from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.envs.real.systems import make_system
-from tests.training.awm.sameness import assert_same, interrupt
+from tests.training.sameness import assert_same, interrupt
 from training.awm.episodes import Episodes, first_action_plans, record, uniform_plans
 from training.awm.fit import FitStage, Fitting, make_model, model_loss, prediction_error
 from training.loop import run_stage

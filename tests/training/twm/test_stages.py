@@ -16,8 +16,9 @@ from learned_envs.twm.dynamics import Forecast
 from learned_envs.twm.observation_model import GridObservationModel
 from tests.tiny import tiny_config, tiny_model
 from tests.training.made_up import made_up_experience
+from tests.training.sameness import assert_same, interrupt
 from training.experience import Experience
-from training.loop import Stage, run_stage
+from training.loop import run_stage
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.joint import JointStage, JointTraining
 from training.twm.observation import ObservationStage, ObservationTraining, cosine
@@ -65,32 +66,6 @@ def experience() -> Experience:
     return made_up_experience()
 
 
-def _assert_same(mine: Any, theirs: Any, path: str = "state") -> None:
-    """Compare nested states to the last bit."""
-    if isinstance(mine, Tensor):
-        assert torch.equal(mine, theirs), f"{path} differs"
-    elif isinstance(mine, dict):
-        assert mine.keys() == theirs.keys(), path
-        for key in mine:
-            _assert_same(mine[key], theirs[key], f"{path}.{key}")
-    elif isinstance(mine, list | tuple):
-        for index, pair in enumerate(zip(mine, theirs, strict=True)):
-            _assert_same(*pair, f"{path}.{index}")
-    else:
-        assert mine == theirs, path
-
-
-def _interrupt(stage: Stage, at: int) -> None:
-    update = stage.update
-
-    def interrupted(step: int) -> dict[str, Tensor]:
-        if step == at:
-            raise KeyboardInterrupt
-        return update(step)
-
-    stage.update = interrupted  # type: ignore[method-assign]
-
-
 @every_stage
 def test_resumed_stage_ends_with_the_same_weights_to_the_last_bit(
     tmp_path: Path, experience: Experience, make: Maker
@@ -98,12 +73,12 @@ def test_resumed_stage_ends_with_the_same_weights_to_the_last_bit(
     whole = make(experience, 6)
     run_stage(whole, tmp_path / "whole", 0)
     interrupted = make(experience, 6)
-    _interrupt(interrupted, 4)
+    interrupt(interrupted, 4)
     with pytest.raises(KeyboardInterrupt):
         run_stage(interrupted, tmp_path / "parts", 0, checkpoint_seconds=0)
     resumed = make(experience, 6)
     run_stage(resumed, tmp_path / "parts", 0)
-    _assert_same(resumed.state_dict(), whole.state_dict())
+    assert_same(resumed.state_dict(), whole.state_dict())
 
 
 @every_stage

@@ -1,0 +1,71 @@
+"""Writing files and folders whole or not at all: beside the target first, which is then replaced in one step."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["new_folder", "replacing", "write_json"]
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path beside the target, which takes the target's place at the end; after an error, the target is as before.
+
+    Args:
+        target: File or folder, which may exist.
+
+    Yields:
+        A path of which nothing exists yet, on the same file system. A file, or a folder, must be written there.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    _remove(partial)
+    try:
+        yield partial
+        if partial.is_dir():  # a folder cannot be renamed over a full one
+            _remove(target)
+        os.replace(partial, target)
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def new_folder(target: Path, replace: bool) -> Iterator[Path]:
+    """An empty folder beside the target, which takes the target's place at the end; see `replacing`.
+
+    Args:
+        target: Where the folder goes; folders above it are made.
+        replace: Whether an existing folder may be replaced.
+
+    Raises:
+        FileExistsError: If the folder exists and may not be replaced.
+    """
+    if target.exists() and not replace:
+        raise FileExistsError(f"{target} exists. Remove it, or write to another folder.")
+    with replacing(target) as partial:
+        partial.mkdir(parents=True)
+        yield partial
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file of indented JSON.
+
+    Args:
+        path: Where it goes; an existing file is replaced.
+        content: JSON-able.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
