@@ -53,7 +53,7 @@ def main(
         "ratio_lowest": round(min(ratios), 3),
         "ratio_highest": round(max(ratios), 3),
     }
-    write_result("sb3_adapter", figures)
+    write_result("sb3_adapter", figures, device)
 
 
 def _measure_core(envs: LearnedVectorEnv, steps: int) -> float:

@@ -39,7 +39,7 @@ def main(
         "ratio_lowest": round(min(ratios), 3),
         "ratio_highest": round(max(ratios), 3),
     }
-    write_result("throughput", figures)
+    write_result("throughput", figures, device)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main(
         print(figures)
         print("Everything runs. Sizes were small: the figures say nothing.")
     else:
-        write_result("train_step" if device == "cpu" else f"train_step_{device.replace(':', '')}", figures)
+        write_result("train_step", figures, device)
 
 
 def _sizes(quick: bool) -> tuple[TwmConfig, JointTraining, ActorCriticTraining]:

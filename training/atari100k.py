@@ -19,8 +19,6 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from learned_envs.catalog import CATALOG
-from learned_envs.environment import AtariConfig
-from learned_envs.envs.real.atari import make_atari
 from learned_envs.errors import SnapshotError
 from learned_envs.files import write_json
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
@@ -33,7 +31,8 @@ from training.agents.requirements import check_disk, check_memory
 from training.agents.worlds import CompactTraining, CompactWorld, PaperTraining, PaperWorld, World
 from training.loop import RunError, open_run, run_stage, update_seed
 from training.provenance import provenance
-from training.twm.package import start_bank
+from training.ranges import check_ranges
+from training.twm.package import describe_game, reward_classes, start_bank
 
 __all__ = ["GAMES", "Ablation", "Atari100kConfig", "ablated", "game_names", "in_float32", "preset", "reduced", "train"]
 
@@ -88,17 +87,14 @@ class Atari100kConfig:
     def __post_init__(self) -> None:
         if not 0 < self.prefill < self.steps:
             raise ValueError(f"prefill is {self.prefill}, but must lie between 1 and steps - 1, {self.steps - 1}.")
-        for name in ("updates", "evaluate_every", "evaluation_games", "final_games"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        check_ranges(self, counts=("updates", "evaluate_every", "evaluation_games", "final_games"))
 
     def model(self, num_actions: int, rewards: np.ndarray) -> TwmConfig:
         """Sizes of the world model, for a game with so many actions that gave such rewards in random play."""
         if self.preset == "faithful":
             config = faithful(num_actions)
         else:
-            values = np.unique(np.append(rewards, [-1.0, 0.0, 1.0]))
-            config = compact(num_actions, tuple(values.tolist()))
+            config = compact(num_actions, reward_classes(np.append(rewards, [-1.0, 1.0])))
         context = config.context if self.history is None else self.history + 1
         return replace(config, context=context, reward_tokens=self.reward_tokens)
 
@@ -182,9 +178,11 @@ def reduced(config: Atari100kConfig, interactions: int | None, updates: int | No
 
 def in_float32(config: Atari100kConfig) -> Atari100kConfig:
     """A run that computes in float32 throughout."""
-    joint = replace(config.paper.joint, bfloat16=False)
-    paper, compact = replace(config.paper, joint=joint), replace(config.compact, bfloat16=False)
-    return replace(config, paper=paper, compact=compact)
+    paper = replace(config.paper, joint=replace(config.paper.joint, bfloat16=False))
+    stages = {
+        name: replace(getattr(config.compact, name), bfloat16=False) for name in ("observation", "dynamics", "online")
+    }
+    return replace(config, paper=paper, compact=replace(config.compact, bfloat16=False, **stages))
 
 
 def game_names(given: str) -> tuple[str, ...]:
@@ -241,10 +239,7 @@ class _Run:
 
     def __init__(self, config: Atari100kConfig, folder: Path, device: torch.device) -> None:
         self.config, self.folder, self.device = config, folder, device
-        env = make_atari(config.game)
-        self.num_actions = int(env.action_space.n)  # type: ignore[attr-defined]
-        self.meanings = tuple(env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
-        env.close()
+        self.num_actions = describe_game(config.game, ()).num_actions
         sizes = config.model(self.num_actions, np.zeros(0))
         check_memory(config.agent, sizes, config.steps, config.paper.joint.batch, config.paper.length, device)
         check_disk(sizes, config.steps, folder)
@@ -282,10 +277,20 @@ class _Run:
         return {"steps": len(self.replay), "mean": float(np.mean(scores)), "scores": scores}
 
     def finish(self) -> None:
-        """The last evaluation, the snapshot and the result."""
+        """The last evaluation, the result and the snapshot."""
+        path = self.folder / "result.json"
+        with torch.no_grad():  # what is judged is what is written: half precision
+            for module in (self.model, self.agent.policy.actor):
+                for tensor in module.state_dict().values():
+                    tensor.copy_(tensor.half())
+        if not path.is_file():
+            write_json(path, self._result())
+        self._package(json.loads(path.read_text()))
+
+    def _result(self) -> dict[str, Any]:
         config = self.config
         final = self.evaluate(config.final_games, progress=True)
-        content = {
+        return {
             "format": "learned_envs.atari100k",
             "version": _VERSION,
             "game": config.game,
@@ -299,24 +304,14 @@ class _Run:
             "config": asdict(config),
             "provenance": provenance(),
         }
-        self._package(content)
-        write_json(self.folder / "result.json", content)
 
     def _package(self, result: dict[str, Any]) -> None:
-        real = AtariConfig(
-            kind="atari",
-            name=self.config.game,
-            options={},
-            num_actions=self.num_actions,
-            action_meanings=self.meanings,
-            max_episode_steps=CATALOG[f"Learned{self.config.game}-v0"].max_episode_steps,
-            reward="score of the game" if self.model.config.reward_values else "hyperbolic tangent of the game's score",
-            packages={"ale-py": version("ale-py")},
-        )
         told = {key: result[key] for key in ("score", "seed", "preset", "interactions", "config", "provenance")}
         model = self.model.cpu().eval()
+        real = describe_game(self.config.game, model.config.reward_values, terminal_on_life_loss=True)
+        learned_from = {"atari100k": told, "real_steps": len(self.replay)}
         snapshot = SnapshotConfig(
-            f"Learned{self.config.game}-v0", "twm", model.config, real, {"atari100k": told}, self.agent.policy.config
+            f"Learned{self.config.game}-v0", "twm", model.config, real, learned_from, self.agent.policy.config
         )
         starts = start_bank(self.replay.experience(), model.config.observation.stack)
         policy = self.agent.policy.cpu()
@@ -363,6 +358,7 @@ class _MainLoop:
     def __init__(self, run: _Run) -> None:
         self.run = run
         self.updates = run.config.updates
+        self._scores: SummaryWriter | None = None
 
     def update(self, step: int) -> dict[str, Tensor]:
         run = self.run
@@ -392,8 +388,11 @@ class _MainLoop:
 
     def _log(self, name: str, value: float) -> None:
         """Scores are drawn over interactions."""
-        with SummaryWriter(str(self.run.folder / "logs" / "scores")) as writer:
-            writer.add_scalar(name, value, len(self.run.replay))
+        run = self.run
+        if self._scores is None:  # what a killed run wrote after its last checkpoint is written again
+            folder = str(run.folder / "logs" / "scores")
+            self._scores = SummaryWriter(folder, purge_step=len(run.replay), flush_secs=10)
+        self._scores.add_scalar(name, value, len(run.replay))
 
     def visualize(self, step: int) -> dict[str, Tensor]:
         return {"reconstructions": self.run.world.picture()}

@@ -16,7 +16,9 @@ from learned_envs.catalog import CATALOG
 from learned_envs.starts import StartKind
 from learned_envs.twm.config import TwmConfig, compact, faithful
 from training.agents.ppo import PpoConfig
+from training.collect import CollectConfig
 from training.loop import RunError
+from training.ranges import check_ranges
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
@@ -24,7 +26,7 @@ from training.twm.observation import ObservationTraining
 __all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
 _RECIPES = Path(__file__).parent / "recipes"
-_GAMES = {item.recipe.split()[-1]: id for id, item in CATALOG.items() if item.family == "twm"}
+_GAMES = {item.real[1].lower(): id for id, item in CATALOG.items() if item.family == "twm"}
 
 Recipe = TypeVar("Recipe")
 
@@ -60,6 +62,9 @@ class RoundsRecipe:
         num_envs: Imagined games side by side.
         ppo: How the agent learns in a round; from the second round on it goes on from the last.
         refit: How the dynamics learn in a round, from everything recorded so far.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     count: int = 0
@@ -70,6 +75,12 @@ class RoundsRecipe:
     ppo: PpoConfig = field(default_factory=PpoConfig)
     refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))
 
+    def __post_init__(self) -> None:
+        check_ranges(self, not_negative=("count",), counts=("num_envs",))
+        if self.horizon is not None:
+            check_ranges(self, counts=("horizon",))
+        CollectConfig("", self.real_steps)  # complains now, not when an agent was trained
+
 
 @dataclass(frozen=True)
 class TwmRecipe:
@@ -79,7 +90,7 @@ class TwmRecipe:
         id: Id of the learned environment.
         preset: ``"faithful"``, the paper's model and update, or ``"compact"``, ours in two stages.
         seed: Seed of the training.
-        temperature: Temperature at which latents are drawn in the finished environment.
+        temperature: Temperature at which latents are drawn in the finished environment; None for the preset's.
         experience: What to record.
         observation: First stage of the compact preset.
         dynamics: Second stage of the compact preset.
@@ -90,7 +101,7 @@ class TwmRecipe:
     id: str
     preset: Literal["faithful", "compact"] = "compact"
     seed: int = 0
-    temperature: float = 0.0
+    temperature: float | None = None
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     observation: ObservationTraining = field(default_factory=ObservationTraining)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
@@ -111,7 +122,7 @@ class TwmRecipe:
     def model_config(self, num_actions: int, reward_values: tuple[float, ...]) -> TwmConfig:
         """Sizes of the model, for a game with so many actions and such rewards."""
         config = faithful(num_actions) if self.preset == "faithful" else compact(num_actions, reward_values)
-        return replace(config, temperature=self.temperature)
+        return config if self.temperature is None else replace(config, temperature=self.temperature)
 
 
 def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:

@@ -89,6 +89,7 @@ def pong_open_loop(model: WorldModel, recording: Recording, seed: int = 0) -> di
         within 2 steps; ``rollouts`` and ``reward_events``: how many were counted.
     """
     pictures, gains = imagine(model, recording, seed)
+    gains = np.rint(gains)  # whole points, also where a model predicts a mean
     real = recording.frames[:, -recording.horizon :]
     shape = pictures.shape[:2]
     seen, dreamt = detect(real.reshape(-1, 64, 64)), detect(pictures.reshape(-1, 64, 64))

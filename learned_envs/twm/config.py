@@ -175,4 +175,5 @@ def compact(num_actions: int, reward_values: tuple[float, ...] = (-1.0, 0.0, 1.0
         discount_hidden=(128,),
         reward_values=reward_values,
         discount=1.0,
+        temperature=0.0,
     )

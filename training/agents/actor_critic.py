@@ -17,6 +17,7 @@ from learned_envs.policy import LatentPerceptron, Policy, PolicyConfig
 from learned_envs.twm.losses import normal_loss
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.agents.returns import advantages
+from training.ranges import check_ranges
 from training.twm.joint import adam, step
 
 __all__ = ["ActorCritic", "ActorCriticTraining", "Rollout", "entropy", "entropy_shortfall"]
@@ -44,6 +45,9 @@ class ActorCriticTraining:
         on_features: Whether both also see the transformer's feature.
         gather: Whether first layers sum up columns instead of multiplying by one-hot vectors; None for where that is faster.
         graph: Whether a rollout is captured once and replayed, on devices that can.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     starts: int = 400
@@ -61,6 +65,15 @@ class ActorCriticTraining:
     on_features: bool = False
     gather: bool | None = None
     graph: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            counts=("starts", "horizon"),
+            positive=("actor_learning_rate", "critic_learning_rate", "largest_norm"),
+            not_negative=("entropy_weight",),
+            shares=("discount", "trace", "entropy_threshold", "restart_below"),
+        )
 
 
 @dataclass(frozen=True)

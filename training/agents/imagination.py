@@ -153,12 +153,13 @@ class Captured:
         """Call the function, or launch what was recorded of it."""
         if not (self.enabled and inputs[0].is_cuda):
             return self.function(*inputs)
-        if self._graph is None:
-            self._capture(inputs)
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
-        assert self._graph is not None and self._output is not None
-        self._graph.replay()
+        with torch.cuda.device(inputs[0].device):  # streams and graphs belong to the current one
+            if self._graph is None:
+                self._capture(inputs)
+            for mine, given in zip(self._inputs, inputs, strict=True):
+                mine.copy_(given)
+            assert self._graph is not None and self._output is not None
+            self._graph.replay()
         return self._output
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from training.agents.agent import Agent, AgentError, Moments
 from training.agents.evaluate import Evaluation, TensorEnvs, evaluate
 from training.agents.returns import advantages
+from training.ranges import check_ranges
 
 __all__ = ["PpoConfig", "PpoStage"]
 
@@ -69,17 +70,13 @@ class PpoConfig:
     evaluation_episodes: int = 30
 
     def __post_init__(self) -> None:
-        for name in ("steps", "rollout", "epochs", "minibatch", "evaluation_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("gamma", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must lie in [0, 1].")
-        for name in ("learning_rate", "clip", "gradient_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
-        if self.evaluate_every < 0:
-            raise ValueError(f"evaluate_every is {self.evaluate_every}, but must be at least 0.")
+        check_ranges(
+            self,
+            counts=("steps", "rollout", "epochs", "minibatch", "evaluation_episodes"),
+            positive=("learning_rate", "clip", "gradient_norm"),
+            not_negative=("evaluate_every", "entropy", "value"),
+            shares=("gamma", "gae_lambda"),
+        )
 
 
 @dataclass(frozen=True)

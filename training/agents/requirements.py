@@ -91,7 +91,10 @@ def check_disk(model: TwmConfig, steps: int, folder: Path) -> None:
 def _free(device: torch.device) -> int:
     """Bytes that are free on a device."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # by an earlier run, for the next
+        return torch.cuda.mem_get_info(device)[0] + kept
     for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -23,6 +23,7 @@ from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
 from training.loop import open_run, run_stage
 from training.provenance import provenance
+from training.ranges import check_ranges
 
 __all__ = ["PpoRun", "train_ppo"]
 
@@ -42,6 +43,9 @@ class PpoRun:
         channels: Channels of the convolutions of a new agent.
         hidden: Width of a new agent.
         bf16: Whether a new agent computes in bfloat16, twice as fast on newer CPUs.
+
+    Raises:
+        ValueError: If a number lies outside its range, or a setting does not go with ``real``.
     """
 
     id: tyro.conf.Positional[str]
@@ -54,6 +58,11 @@ class PpoRun:
     channels: tuple[int, int, int] = (16, 32, 32)
     hidden: int = 256
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        check_ranges(self, counts=("num_envs", "hidden"))
+        if self.real and (self.starts != "initial" or self.max_episode_steps is not None):
+            raise ValueError("starts and max_episode_steps are of imagined episodes: leave them out with real.")
 
     def make_envs(self, device: torch.device) -> VectorEnv:
         """Where the agent is trained."""
@@ -108,8 +117,10 @@ def train_ppo(
     envs = run.make_envs(target)
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
     agent = run.make_agent(envs).to(target)
-    if isinstance(judges.unwrapped, SystemVectorEnv):  # its time is part of the problem, and of what is observed
-        config = replace(config, truncation_ends=True)
+    twin = judges.unwrapped
+    if isinstance(twin, SystemVectorEnv):  # its time is part of the problem, and of what is observed
+        limit = run.max_episode_steps
+        config = replace(config, truncation_ends=limit is None or limit >= twin.system.horizon)
     stage = PpoStage(config, agent, envs, run.seed, judges)
     run_stage(stage, folder, run.seed, checkpoint_seconds)
     save_agent(agent, folder / "agent.safetensors")

@@ -18,6 +18,7 @@ from training.agents.actor_critic import ActorCritic, Rollout
 from training.agents.imagination import PaperImagination, Starts, StepwiseImagination
 from training.agents.replay import AgentReplay
 from training.loop import Stage, update_seed
+from training.ranges import check_ranges
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.joint import JointTraining, JointUpdate, reconstructions
 from training.twm.observation import ObservationStage, ObservationTraining
@@ -67,6 +68,9 @@ class PaperTraining:
         dynamics_samples: Samples of the second, the dynamics'.
         agent_samples: Samples of the third, the actor's and critic's.
         agent_windows: Most windows in one of its updates.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     joint: JointTraining = field(default_factory=JointTraining)
@@ -77,6 +81,12 @@ class PaperTraining:
     dynamics_samples: int = 15_000_000
     agent_samples: int = 5_000_000
     agent_windows: int = 400
+
+    def __post_init__(self) -> None:
+        samples = ("observation_samples", "dynamics_samples", "agent_samples")
+        check_ranges(self, counts=("length", "observation_batch", "agent_windows", *samples))
+        if self.balance is not None:
+            check_ranges(self, positive=("balance",))
 
 
 class PaperWorld:
@@ -281,6 +291,9 @@ class CompactTraining:
         refinement: Updates of a refinement, at the rate that the observation model's schedule has near its end.
         context: Recorded steps before a rollout.
         bfloat16: Whether to imagine in bfloat16.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     observation: ObservationTraining = field(default_factory=lambda: ObservationTraining(updates=1500))
@@ -295,6 +308,11 @@ class CompactTraining:
     refinement: int = 100
     context: int = 8
     bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(self, counts=("refresh_every", "refine_every", "context"), not_negative=("refinement",))
+        if self.refine_every % self.refresh_every:
+            raise ValueError(f"refine_every is {self.refine_every}, but must be a multiple of {self.refresh_every}.")
 
 
 class CompactWorld:

@@ -12,6 +12,7 @@ from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.envs.real.systems import System
 from training.awm.episodes import Episodes
 from training.awm.optimization import descend
+from training.ranges import check_ranges
 from training.twm.observation import cosine
 
 __all__ = ["FitStage", "Fitting", "make_model", "model_loss", "prediction_error"]
@@ -48,11 +49,7 @@ class Fitting:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
-        if not 0 <= self.anywhere <= 1:
-            raise ValueError(f"anywhere is {self.anywhere}, but must lie in [0, 1].")
+        check_ranges(self, positive=("updates", "batch", "learning_rate", "clip"), shares=("anywhere",))
 
 
 def make_model(

@@ -12,6 +12,7 @@ from learned_envs.catalog import CATALOG
 from learned_envs.envs.real.systems import System, make_system
 from training.awm.fit import Fitting, Preset, make_model
 from training.awm.plans import PlanKind
+from training.ranges import check_ranges
 
 __all__ = ["Candidate", "ModelRecipe", "PlansRecipe", "PolicyRecipe"]
 
@@ -74,9 +75,7 @@ class PolicyRecipe:
     clip: float = 100.0
 
     def __post_init__(self) -> None:
-        for name in ("updates", "batch", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0")
+        check_ranges(self, positive=("updates", "batch", "learning_rate", "clip"))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from learned_envs.awm.config import BackboneName, Family
 from learned_envs.envs.real.systems import System, make_system
 from learned_envs.envs.real.systems.system import Fixed
 from training.awm.fit import Preset
+from training.ranges import check_ranges
 
 __all__ = ["BpoRecipe", "Method"]
 
@@ -105,14 +106,12 @@ class BpoRecipe:
             raise ValueError(f"backbone is {self.backbone!r}, but {self.family!r} has no sequence model.")
         positive = ("env_steps", "model_every", "model_batch", "policy_every", "policy_batch", "unroll", "capacity")
         rates = ("model_learning_rate", "policy_learning_rate", "critic_learning_rate", "clip")
-        for name in (*positive, *rates, "evaluate_every", "evaluation_episodes"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be above 0.")
+        check_ranges(
+            self, positive=(*positive, *rates, "evaluate_every", "evaluation_episodes"), not_negative=("entropy",)
+        )
         for name in ("discount", "critic_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must lie in (0, 1].")
-        if self.entropy < 0:
-            raise ValueError(f"entropy is {self.entropy}, but must be at least 0.")
         if not self.horizon <= self.warmup < self.env_steps:
             raise ValueError(
                 f"warmup is {self.warmup}, but must be at least one episode, {self.horizon} steps, and below env_steps, "

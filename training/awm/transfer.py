@@ -47,7 +47,7 @@ class PolicyStage:
         """See `training.loop.Stage`."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine(step, self.updates, recipe.learning_rate, min(_WARM_UP, self.updates // 2))
+            group["lr"] = cosine(step, self.updates, recipe.learning_rate, max(1, min(_WARM_UP, self.updates // 2)))
         starts = self.starts[torch.randint(len(self.starts), (recipe.batch,))]
         returns = imagine(self.model, starts, self.policy, self.model.config.horizon).rewards.sum(1)
         norm = descend(self.optimizer, -returns.mean(), recipe.clip)

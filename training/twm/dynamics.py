@@ -17,6 +17,7 @@ from torch.nn import functional
 from learned_envs.nn.categorical import sample
 from learned_envs.twm.dynamics import Dynamics, Forecast
 from learned_envs.twm.losses import normal_loss
+from training.ranges import check_ranges
 from training.twm.observation import cosine
 from training.twm.replay import BalancedSampler, Replay, Windows
 
@@ -37,6 +38,10 @@ class DynamicsTraining:
         end_weight: Weight of the episode-end loss.
         self_fed: Final probability that a step is fed the model's own prediction; it grows from the first quarter of the
             updates to the third.
+        bfloat16: Whether to compute in bfloat16; weights stay in float32.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     updates: int = 15_000
@@ -47,6 +52,16 @@ class DynamicsTraining:
     reward_weight: float = 5.0
     end_weight: float = 5.0
     self_fed: float = 0.3
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            counts=("batch", "length"),
+            positive=("learning_rate",),
+            not_negative=("updates", "weight_decay", "reward_weight", "end_weight"),
+            shares=("self_fed",),
+        )
 
 
 @torch.no_grad()
@@ -114,7 +129,7 @@ class DynamicsStage:
         self_fed = self.config.self_fed * min(1.0, max(0.0, 2 * step / self.updates - 0.5))
         if self_fed > 0:
             latents = self._feed_own(latents, windows, self_fed)
-        with torch.autocast(latents.device.type, torch.bfloat16):
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             forecast = self._predict(latents, windows)
         losses = self._losses(forecast, windows)
         loss = losses["latent"] + self.config.reward_weight * losses["reward"] + self.config.end_weight * losses["end"]
@@ -146,7 +161,7 @@ class DynamicsStage:
     @torch.no_grad()
     def _feed_own(self, latents: Tensor, windows: Windows, share: float) -> Tensor:
         """Replace some steps by samples of what the model predicted for them."""
-        with torch.autocast(latents.device.type, torch.bfloat16):
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             forecast = self._predict(latents, windows)
         predicted = self._draw(forecast.latent[:, :-1].float().softmax(-1))
         replace = (torch.rand(predicted.shape[:2], device=predicted.device) < share) & windows.real[:, :-1]

@@ -17,6 +17,7 @@ from learned_envs.twm import losses
 from learned_envs.twm.dynamics import Forecast
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.experience import Experience
+from training.ranges import check_ranges
 from training.twm.replay import BalancedSampler, Replay, Windows
 
 __all__ = ["JointStage", "JointTraining", "JointUpdate", "Sequences", "adam", "reconstructions", "step"]
@@ -37,6 +38,9 @@ class JointTraining:
         bfloat16: Whether to compute in bfloat16 where that is safe; weights stay in float32.
         channels_last: Whether convolutions keep the channels of a pixel together, which they are faster with.
         fused: Whether an optimiser step is one kernel.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     updates: int = 125_000
@@ -49,6 +53,14 @@ class JointTraining:
     bfloat16: bool = True
     channels_last: bool = True
     fused: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            counts=("updates", "batch"),
+            positive=("learning_rate",),
+            not_negative=("entropy_weight", "consistency_weight", "reward_weight", "discount_weight"),
+        )
 
 
 @dataclass(frozen=True)

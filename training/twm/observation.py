@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
 from learned_envs.twm.observation_model import GridObservationModel
+from training.ranges import check_ranges
 
 __all__ = ["ObservationStage", "ObservationTraining", "cosine"]
 
@@ -32,6 +33,10 @@ class ObservationTraining:
         foreground_weight: Extra weight of the pixels that differ from the empty scene.
         soft_share: Share of the updates in which probabilities are decoded instead of samples.
         hard_share: Share of the frames drawn in proportion to their last loss; the others are drawn evenly.
+        bfloat16: Whether to compute in bfloat16; weights stay in float32.
+
+    Raises:
+        ValueError: If a number lies outside its range.
     """
 
     updates: int = 4000
@@ -40,6 +45,16 @@ class ObservationTraining:
     foreground_weight: float = 30.0
     soft_share: float = 0.25
     hard_share: float = 0.5
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            counts=("updates", "batch"),
+            positive=("learning_rate",),
+            not_negative=("foreground_weight",),
+            shares=("soft_share", "hard_share"),
+        )
 
 
 def cosine(step: int, updates: int, highest: float, warm_up: int = 50) -> float:
@@ -82,7 +97,7 @@ class ObservationStage:
             group["lr"] = cosine(step, self.updates, self.config.learning_rate)
         chosen = self._draw()
         frames = self.frames[chosen].unsqueeze(1).float() / 255
-        with torch.autocast(frames.device.type, torch.bfloat16):
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             probabilities = mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
             latents = probabilities
             if not self._soft(step):

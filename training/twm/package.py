@@ -1,12 +1,60 @@
-"""Turn a trained run into a snapshot: weights, recorded starts, and where it all came from."""
+"""Turn a trained run into a snapshot: what it learned from, its rewards, and recorded starts."""
+
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from learned_envs.catalog import CATALOG
+from learned_envs.environment import AtariConfig
+from learned_envs.envs.real.atari import make_atari
 from learned_envs.starts import Contexts, StartBank, StartKind
 from training.experience import Experience, ExperienceError
 
-__all__ = ["start_bank"]
+__all__ = ["describe_game", "reward_classes", "start_bank"]
+
+_MOST_REWARD_CLASSES = 32
+
+
+def reward_classes(rewards: NDArray[np.floating]) -> tuple[float, ...]:
+    """The rewards that a model is to tell apart: those that were seen, and none.
+
+    Args:
+        rewards: What was seen, shape (steps,).
+
+    Returns:
+        Distinct rewards, ascending; empty if they are too many, or all the same: then a model predicts their mean instead.
+    """
+    values = np.unique(np.append(rewards, 0.0))
+    return tuple(values.tolist()) if 1 < len(values) <= _MOST_REWARD_CLASSES else ()
+
+
+def describe_game(game: str, reward_values: tuple[float, ...], **rules: Any) -> AtariConfig:
+    """The real environment that a model was learned from.
+
+    Args:
+        game: ALE name.
+        reward_values: Rewards that the model tells apart; empty if it predicts a mean.
+        **rules: Fields of `learned_envs.envs.real.atari.AtariRules` that are not as usual.
+    """
+    env = make_atari(game)
+    meanings = tuple(env.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
+    env.close()
+    known = ", ".join(f"{value:g}" for value in reward_values)
+    return AtariConfig(
+        kind="atari",
+        name=game,
+        options=rules,
+        num_actions=len(meanings),
+        action_meanings=meanings,
+        max_episode_steps=CATALOG[f"Learned{game}-v0"].max_episode_steps,
+        reward=f"score of the game, to the nearest of {known}"
+        if known
+        else "tanh of the game's score, its predicted mean",
+        packages={"ale-py": version("ale-py")},
+    )
 
 
 def start_bank(

@@ -6,16 +6,11 @@ there, so that the same command resumes a run that was interrupted.
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from learned_envs.catalog import CATALOG
-from learned_envs.environment import AtariConfig
-from learned_envs.envs.real.twin import make_real
 from learned_envs.pretrained import Pretrained
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.observation_model import GridObservationModel
@@ -30,12 +25,10 @@ from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
 from training.twm.observation import ObservationStage
-from training.twm.package import start_bank
+from training.twm.package import describe_game, reward_classes, start_bank
 from training.twm.replay import Replay
 
 __all__ = ["train"]
-
-_MOST_REWARD_VALUES = 32
 
 
 def train(
@@ -85,14 +78,9 @@ class _Run:
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
-    environment = make_real(recipe.id)
-    num_actions = int(environment.action_space.n)  # type: ignore[attr-defined]
-    environment.close()
-    values = np.unique(np.append(experience.rewards, 0.0))
-    if len(values) > _MOST_REWARD_VALUES or len(values) == 1:
-        values = np.array([])  # too many to tell apart: predict the mean instead
+    values = reward_classes(experience.rewards)
     torch.manual_seed(recipe.seed)
-    return TransformerWorldModel(recipe.model_config(num_actions, tuple(values.tolist())))
+    return TransformerWorldModel(recipe.model_config(describe_game(recipe.game, values).num_actions, values))
 
 
 def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
@@ -149,27 +137,12 @@ def _package(model: TransformerWorldModel, run: _Run, target: Path, measure: boo
     packed = TransformerWorldModel(model.config).eval()
     packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
     starts = start_bank(run.experience, model.observation_shape[0])
-    config = SnapshotConfig(recipe.id, "twm", model.config, _environment(recipe), _provenance(run))
+    environment = describe_game(recipe.game, model.config.reward_values)
+    config = SnapshotConfig(recipe.id, "twm", model.config, environment, _provenance(run))
     measured = measure and recipe.game == "Pong"
     fidelity = measure_pong(Pretrained(packed, starts, config), run.validation) if measured else {}
     write_snapshot(target, config, packed, starts, fidelity, replace=True)
     return target
-
-
-def _environment(recipe: TwmRecipe) -> AtariConfig:
-    real = make_real(recipe.id)
-    meanings = tuple(real.unwrapped.get_action_meanings())  # type: ignore[attr-defined]
-    real.close()
-    return AtariConfig(
-        kind="atari",
-        name=recipe.game,
-        options={},
-        num_actions=len(meanings),
-        action_meanings=meanings,
-        max_episode_steps=CATALOG[recipe.id].max_episode_steps,
-        reward="score of the game, not clipped",
-        packages={"ale-py": version("ale-py")},
-    )
 
 
 def _provenance(run: _Run) -> dict[str, Any]:
