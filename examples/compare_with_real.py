@@ -27,7 +27,7 @@ def main(games: int = 16, context: int = 16, steps: int = 30, begin: int = 40, s
         observations, reward, *_ = reals.step(actions[-1])
         seen.append(observations.copy())
         rewards.append(reward)
-    shown = {"observations": seen[-context:], "actions": actions[1 - context :], "rewards": rewards[1 - context :]}
+    shown = {"observations": seen[-context:], "actions": actions[begin:], "rewards": rewards[begin:]}
     learned.reset(seed=seed, options={name: np.stack(each, 1) for name, each in shown.items()})
     for step in range(1, steps + 1):
         action = np.asarray(reals.action_space.sample())

@@ -16,7 +16,7 @@ from learned_envs.environment import AtariConfig
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.errors import SnapshotError
 from learned_envs.files import new_folder
-from learned_envs.manifest import CONFIG, FIDELITY, MANIFEST, MODEL, PREVIEW, STARTS, parse_json, write_manifest
+from learned_envs.manifest import ALL, CONFIG, FIDELITY, MANIFEST, MODEL, PREVIEW, STARTS, parse_json, write_manifest
 from learned_envs.snapshot import Snapshot, read_policy, read_snapshot, write_snapshot
 from learned_envs.video import write_gif
 
@@ -47,7 +47,7 @@ def build(source: Path, out: Path, repository: str | None = None, license: str =
     with _current(folder) as current:
         snapshot = read_snapshot(current)
         config = replace(snapshot.config, provenance=_provenance(snapshot, run))
-        with new_folder(out, replace=True) as partial:
+        with new_folder(out, replace=True, ours=ALL) as partial:
             policy = None if config.policy is None else read_policy(snapshot)
             parts = config, snapshot.model, snapshot.starts, snapshot.fidelity
             write_snapshot(partial, *parts, replace=True, policy=policy)

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from learned_envs.catalog import CATALOG, repository_of
 from learned_envs.environment import AtariConfig
 from learned_envs.errors import SnapshotError
+from learned_envs.files import replacing
 from learned_envs.manifest import CARD, PREVIEW, write_manifest
 from learned_envs.snapshot import Snapshot, SnapshotConfig, read_snapshot
 
@@ -40,7 +41,8 @@ def write_card(folder: Path, repository: str | None = None, license: str | None 
     repository = repository or (before[0] if before else repository_of(snapshot.config.id))
     license = license or (before[1] if before else "mit")
     text = render_card(snapshot, repository, license, preview=(folder / PREVIEW).is_file())
-    (folder / CARD).write_text(text, encoding="utf-8")
+    with replacing(folder / CARD) as partial:
+        partial.write_text(text, encoding="utf-8")
     write_manifest(folder)
     return folder / CARD
 

@@ -9,8 +9,8 @@ from hub.card import card_settings, read_card, render_card
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.errors import SnapshotError
-from learned_envs.manifest import CARD, LOADED, MANIFEST, OPTIONAL, PREVIEW, check_file, read_manifest
-from learned_envs.snapshot import Snapshot, read_snapshot
+from learned_envs.manifest import ALL, CARD, MANIFEST, OPTIONAL, PREVIEW, check_file, read_manifest
+from learned_envs.snapshot import Snapshot, read_policy, read_snapshot
 
 __all__ = ["check"]
 
@@ -37,6 +37,7 @@ def check(folder: Path) -> Iterator[str]:
         (_check_origin, "it says how it was made"),
         (_check_card, "the card is valid and tells what the snapshot holds"),
         (_check_rollout, f"it plays: {_STEPS} steps, twice the same, alone and in a batch"),
+        (_check_policy, "its agent, if it has one, acts"),
     )
     for run, found in checks:
         run(folder, snapshot)
@@ -48,7 +49,7 @@ def _check_files(folder: Path, snapshot: Snapshot) -> None:
     for name in manifest.files:
         check_file(folder, name, manifest)
     for path in sorted(folder.iterdir()):
-        if path.name not in (MANIFEST, *LOADED, *OPTIONAL) and path.name not in _NEIGHBOURS:
+        if path.name not in ALL and path.name not in _NEIGHBOURS:
             raise SnapshotError(f"{path} is no part of a snapshot: remove it.")
         if path.name in OPTIONAL and path.name not in manifest.files:
             raise SnapshotError(f"{path} is not in {MANIFEST}. Note it there: python -m hub card {folder}")
@@ -83,6 +84,12 @@ def _check_rollout(folder: Path, snapshot: Snapshot) -> None:
         _, rewards, *_ = envs.step(envs.action_space.sample())
         if not np.isfinite(rewards).all():
             raise SnapshotError(f"{folder}: a reward is {rewards}.")
+
+
+def _check_policy(folder: Path, snapshot: Snapshot) -> None:
+    if snapshot.config.policy is not None:
+        observation = LearnedEnv(str(folder)).reset(seed=0)[0]
+        read_policy(snapshot).predict(observation)
 
 
 def _play(folder: Path) -> list[np.ndarray]:

@@ -130,15 +130,18 @@ def repository_of(id: str) -> str:
     return f"{ORGANIZATION}/{id}"
 
 
-def register_id(id: str, max_episode_steps: int) -> None:
-    """Tell Gymnasium of an id. Doing it twice is harmless."""
+def register_id(id: str) -> None:
+    """Tell Gymnasium of an id. Doing it twice is harmless.
+
+    The limit of steps is kept by the environment itself: Gymnasium's TimeLimit would not know of `set_state`.
+    """
     if id not in gym.registry:
-        gym.register(id, **_FACES, max_episode_steps=max_episode_steps, kwargs={"model": id})
+        gym.register(id, **_FACES, kwargs={"model": id})
 
 
 def register_all() -> None:
     """Tell Gymnasium of every id, and of ``Learned-v0``, which takes any model."""
     for item in CATALOG.values():
-        register_id(item.id, item.max_episode_steps)
+        register_id(item.id)
     if "Learned-v0" not in gym.registry:
         gym.register("Learned-v0", **_FACES)

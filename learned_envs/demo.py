@@ -17,7 +17,7 @@ from rich.table import Table
 
 from learned_envs.curves import write_curves
 from learned_envs.environment import AtariConfig
-from learned_envs.envs.real.twin import make_real, make_real_vec
+from learned_envs.envs.real.twin import find_twin, make_real_vec
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.fidelity.pong import detect
@@ -61,15 +61,14 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         soft_wrap=True,
     )
     imagined = _measure(learned, steps, seed, "imagined", console)
-    name = config.id if games else model
-    try:
-        emulated = _measure(make_real_vec(name, num_envs), steps, seed, "emulated" if games else "real", console)
-        real = make_real(name)
-    except (gym.error.DependencyNotInstalled, gym.error.NameNotFound) as error:
-        console.print(f"Going on without the real game. {error}", soft_wrap=True)
-        emulated = real = None
-    _print_speeds(imagined, emulated, games, console)
     alone = LearnedEnv(model, device=device)
+    real, reason = find_twin(model, alone)
+    if real is None:
+        console.print(f"Going on without the real game. {reason}", soft_wrap=True)
+        emulated = None
+    else:
+        emulated = _measure(make_real_vec(model, num_envs), steps, seed, "emulated" if games else "real", console)
+    _print_speeds(imagined, emulated, games, console)
     if not games:
         assert real is not None  # its equations came with the package
         _draw_episode(alone, real, seed, out / "curves.png", console)

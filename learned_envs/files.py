@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,35 @@ def replacing(target: Path) -> Iterator[Path]:
     _remove(partial)
     try:
         yield partial
-        if partial.is_dir():  # a folder cannot be renamed over a full one
-            _remove(target)
-        os.replace(partial, target)
+        if partial.is_dir() and target.is_dir():  # a folder cannot be renamed over a full one
+            os.replace(target, before := target.with_name(f".{target.name}.before"))
+            os.replace(partial, target)
+            _remove(before)
+        else:
+            os.replace(partial, target)
     finally:
         _remove(partial)
 
 
 @contextmanager
-def new_folder(target: Path, replace: bool) -> Iterator[Path]:
+def new_folder(target: Path, replace: bool, ours: Container[str] | None = None) -> Iterator[Path]:
     """An empty folder beside the target, which takes the target's place at the end; see `replacing`.
 
     Args:
         target: Where the folder goes; folders above it are made.
         replace: Whether an existing folder may be replaced.
+        ours: Names that may lie in a folder that is replaced; None for any.
 
     Raises:
-        FileExistsError: If the folder exists and may not be replaced.
+        FileExistsError: If the folder exists and may not be replaced, or holds something else.
     """
+    target = target.resolve()
     if target.exists() and not replace:
         raise FileExistsError(f"{target} exists. Remove it, or write to another folder.")
+    if ours is not None and target.is_dir():
+        others = sorted(path.name for path in target.iterdir() if path.name not in ours)
+        if others:
+            raise FileExistsError(f"{target} would be replaced, but holds {others[0]!r}. Write to another folder.")
     with replacing(target) as partial:
         partial.mkdir(parents=True)
         yield partial

@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from learned_envs.errors import SnapshotError
+from learned_envs.files import write_json
 
 __all__ = [
+    "ALL",
     "CARD",
     "CONFIG",
     "ENVIRONMENT",
@@ -50,6 +52,8 @@ LOADED = (*ENVIRONMENT, POLICY)
 """Files that loaders read; an agent may have come with the model."""
 OPTIONAL = (PREVIEW, CARD)
 """Files for people, which no loader reads."""
+ALL = (MANIFEST, *LOADED, *OPTIONAL)
+"""Everything that may lie in the folder of a snapshot."""
 
 _MOST_JSON = 2**20  # bytes; parsing takes many times as much memory
 _MOST_SIZE = 2**40
@@ -125,7 +129,7 @@ def write_manifest(folder: Path) -> None:
 
     files = {name: _measure(folder / name) for name in _NAMES if (folder / name).is_file()}
     content = _ADAPTER.dump_python(Manifest(FORMAT, __version__, files), mode="json")
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, content)
 
 
 def read_manifest(folder: Path) -> Manifest:

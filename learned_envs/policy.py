@@ -163,10 +163,15 @@ class Policy(nn.Module):
     Args:
         model: The world model through which it sees.
         config: Its sizes.
+
+    Raises:
+        ValueError: If it is to see features of a model that codes single frames.
     """
 
     def __init__(self, model: TransformerWorldModel, config: PolicyConfig) -> None:
         super().__init__()
+        if config.on_features and model.config.observation.frames_per_code == 1:
+            raise ValueError("on_features needs codes of whole observations, but the model's are of single frames.")
         self.config = config
         features = model.config.transformer.width if config.on_features else 0
         self.actor = LatentPerceptron(model.config.observation, config.hidden, model.config.num_actions, features)
@@ -291,16 +296,20 @@ def load_policy(
         local_files_only: Whether to do without the network.
 
     Returns:
-        The agent in evaluation mode; its ``predict`` takes observations of the real game and of the learned one alike.
+        The agent in evaluation mode; its ``predict`` takes observations of the real game and of the learned one alike. One
+        that was trained on the transformer's features (``config.on_features``) must also be told rewards.
 
     Raises:
         MissingModelError: If the snapshot is not to be had, or holds no agent.
         SnapshotError: If its files are damaged.
+        ValueError: If the device is not available.
     """
+    from learned_envs.device import parse_device
     from learned_envs.errors import MissingModelError
     from learned_envs.pretrained import find_snapshot
     from learned_envs.snapshot import read_policy, read_snapshot
 
+    device = parse_device(device)
     folder = find_snapshot(name, revision, local_files_only)
     snapshot = read_snapshot(folder)
     if snapshot.config.policy is None:

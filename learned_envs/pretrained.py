@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from learned_envs.catalog import BUNDLED, CATALOG, register_id, repository_of
+from learned_envs.device import parse_device
 from learned_envs.download import download, is_repository
 from learned_envs.environment import SystemConfig
 from learned_envs.envs.real.systems import System
@@ -38,6 +39,17 @@ class Pretrained:
     starts: StartBank
     config: SnapshotConfig
     fidelity: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: WorldModel) -> "Pretrained":
+        """What `load` returned, with what it was loaded with.
+
+        Raises:
+            ValueError: If the model came without an environment.
+        """
+        if not (hasattr(model, "snapshot") and hasattr(model, "starts")):
+            raise ValueError("model came without an environment: use one that learned_envs.load returned.")
+        return cls(model, model.starts, model.snapshot)  # type: ignore[arg-type]
 
     @property
     def system(self) -> System | None:
@@ -91,6 +103,7 @@ def load(
     Raises:
         MissingModelError: If the model is not to be had.
         SnapshotError: If its files are damaged.
+        ValueError: If the device is not available, or a revision of a folder is asked for.
     """
     pretrained = load_pretrained(name, revision=revision, device=device, local_files_only=local_files_only)
     model = pretrained.model
@@ -100,7 +113,7 @@ def load(
 
 
 def register_snapshot(folder: str | Path) -> str:
-    """Add a snapshot to this process's catalogue, so that `gymnasium.make` takes its id.
+    """Tell Gymnasium of a snapshot, so that in this process `gymnasium.make` takes its id.
 
     Args:
         folder: Folder of the snapshot.
@@ -119,9 +132,8 @@ def register_snapshot(folder: str | Path) -> str:
         raise ValueError(
             f"The id {config.id} is already taken. Use gym.make('learned_envs:Learned-v0', model={str(folder)!r})."
         )
+    register_id(config.id)
     _registered[config.id] = folder
-    gym.registry.pop(config.id, None)  # the snapshot's own episode limit holds
-    register_id(config.id, config.environment.max_episode_steps)
     return config.id
 
 
@@ -139,7 +151,9 @@ def load_pretrained(
     Raises:
         MissingModelError: If the model is not to be had.
         SnapshotError: If its files are damaged.
+        ValueError: If the device is not available, or a revision of a folder is asked for.
     """
+    device = parse_device(device)
     snapshot = read_snapshot(find_snapshot(name, revision, local_files_only))
     return Pretrained(snapshot.model.to(device), snapshot.starts, snapshot.config, snapshot.fidelity)
 

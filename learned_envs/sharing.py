@@ -1,5 +1,6 @@
 """``save_pretrained``, ``from_pretrained`` and ``push_to_hub``, with the meaning that people know from other libraries."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -28,12 +29,12 @@ class Shareable:
     """A world model that can be saved, loaded and published by itself.
 
     A model that `learned_envs.load` or `from_pretrained` took from a snapshot is saved as a snapshot again, with its
-    environment and its starts, so that Gymnasium can make an environment of it. Its measured fidelity is left out: it was
-    that of other weights. Any other model is saved by itself: configuration and weights.
+    environment and its starts, so that Gymnasium can make an environment of it. Its measured fidelity is left out, and the
+    agent that came with it: they were of other weights. Any other model is saved by itself: configuration and weights.
     """
 
     def save_pretrained(self, save_directory: str | Path) -> Path:
-        """Write the model to a folder, complete or not at all; what is there is replaced.
+        """Write the model to a folder, complete or not at all; a model that is there is replaced.
 
         Weights are stored in the precision of their family: float16 for games, float32 for control problems.
 
@@ -44,13 +45,14 @@ class Shareable:
             The folder.
 
         Raises:
+            FileExistsError: If something else lies in the folder.
             ValueError: If the model is of no family that can be saved.
         """
         from learned_envs.snapshot import write_model, write_snapshot
 
         folder, model = Path(save_directory), self._as_model()
         if hasattr(self, "snapshot") and hasattr(self, "starts"):
-            write_snapshot(folder, model.snapshot, model, model.starts, {}, replace=True)
+            write_snapshot(folder, replace(model.snapshot, policy=None), model, model.starts, {}, replace=True)
         else:
             write_model(folder, model)
         return folder
@@ -78,11 +80,14 @@ class Shareable:
         Raises:
             MissingModelError: If it is not to be had.
             SnapshotError: If its files are damaged.
+            ValueError: If the device is not available.
             TypeError: If it is of another class.
         """
+        from learned_envs.device import parse_device
         from learned_envs.pretrained import find_snapshot, load
         from learned_envs.snapshot import holds_environment, read_model
 
+        device = parse_device(device)
         folder = find_snapshot(pretrained_model_name_or_path, revision, local_files_only)
         model = load(folder, device=device) if holds_environment(folder) else read_model(folder).to(device)
         if not isinstance(model, cls):
@@ -119,6 +124,8 @@ class Shareable:
         """
         from huggingface_hub import HfApi
 
+        from learned_envs.manifest import CARD, write_manifest
+
         api = HfApi(token=token)
         with TemporaryDirectory() as temporary:
             folder = self.save_pretrained(Path(temporary) / "model")
@@ -129,7 +136,8 @@ class Shareable:
                 kind = type(self)
                 names = {"name": repo_id.rpartition("/")[2], "repository": repo_id}
                 card = _CARD.format(module=kind.__module__, kind=kind.__name__, **names)
-                (folder / "README.md").write_text(card, encoding="utf-8")
+                (folder / CARD).write_text(card, encoding="utf-8")
+                write_manifest(folder)
             done = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch
             )

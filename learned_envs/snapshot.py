@@ -5,6 +5,7 @@ manifest (`learned_envs.manifest`), every value against its type and range, and 
 the configuration, before memory is taken for it.
 """
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from learned_envs.errors import SnapshotError
 from learned_envs.families import FAMILIES
 from learned_envs.files import new_folder, write_json
 from learned_envs.manifest import (
+    ALL,
     CONFIG,
     FIDELITY,
     FORMAT,
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*-v\d+")  # names files, too
 
 _DTYPES = {"F16": torch.float16, "F32": torch.float32, "I64": torch.int64, "U8": torch.uint8}
 # What building a model may take beside the tensors in its file: attention masks, tables of positions, operations on them.
@@ -83,7 +86,7 @@ class SnapshotConfig(Generic[Model, Environment]):
         library_name: Who reads it.
 
     Raises:
-        ValueError: If the family is unknown, or its parts do not fit each other.
+        ValueError: If the id is none, the family is unknown, or its parts do not fit each other.
     """
 
     id: str
@@ -98,6 +101,8 @@ class SnapshotConfig(Generic[Model, Environment]):
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.id):
+            raise ValueError(f"id is {self.id!r}, expected a name with a version, such as 'LearnedPong-v0'")
         if self.family not in FAMILIES:
             raise ValueError(f"family is {self.family!r}, expected one of {', '.join(map(repr, FAMILIES))}")
         family = FAMILIES[self.family]
@@ -182,9 +187,12 @@ def write_snapshot(
         policy: The agent that goes with it, if ``config`` names one.
 
     Raises:
-        FileExistsError: If the folder exists and may not be replaced.
+        FileExistsError: If the folder exists and may not be replaced, or holds something else than a snapshot.
+        ValueError: If ``config`` names an agent and none is given, or the other way round.
     """
-    with new_folder(folder, replace) as partial:
+    if (policy is None) != (config.policy is None):
+        raise ValueError("An agent and its sizes belong together: give both policy and config.policy, or neither.")
+    with new_folder(folder, replace, ours=ALL) as partial:
         # Not save_file: it makes files that only their owner may read.
         (partial / MODEL).write_bytes(save(_weights(model, config.family)))
         if policy is not None:
@@ -212,7 +220,7 @@ def write_model(folder: Path, model: WorldModel) -> None:
     names = [name for name, family in FAMILIES.items() if isinstance(config, family.model)]
     if not names:
         raise ValueError(f"{type(model).__name__} is of no family that a snapshot can hold: {', '.join(FAMILIES)}.")
-    with new_folder(folder, replace=True) as partial:
+    with new_folder(folder, replace=True, ours=ALL) as partial:
         (partial / MODEL).write_bytes(save(_weights(model, names[0])))
         described = ModelConfig(names[0], config)
         write_json(partial / CONFIG, _MODEL_ADAPTERS[names[0]].dump_python(described, mode="json"))

@@ -16,7 +16,7 @@ import learned_envs
 from learned_envs.errors import MissingModelError, SnapshotError
 from learned_envs.manifest import write_manifest
 from learned_envs.policy import Policy, PolicyConfig
-from learned_envs.snapshot import write_snapshot
+from learned_envs.snapshot import read_snapshot, write_snapshot
 from tests.tiny import KINDS, NUM_ACTIONS, TinyKind, tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
 
 
@@ -140,3 +140,22 @@ def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path
         write_manifest(changed)
         with pytest.raises(SnapshotError, match=told):
             learned_envs.load_policy(changed)
+
+
+def test_model_that_is_saved_again_leaves_its_agent_behind(folder: Path, tmp_path: Path) -> None:
+    learned_envs.load(folder).save_pretrained(tmp_path / "again")
+    with pytest.raises(MissingModelError, match="no agent"):
+        learned_envs.load_policy(tmp_path / "again")
+
+
+def test_agent_without_its_sizes_is_not_written(folder: Path, tmp_path: Path) -> None:
+    snapshot = read_snapshot(folder)
+    parts = snapshot.config, snapshot.model, snapshot.starts, snapshot.fidelity
+    with pytest.raises(ValueError, match="belong together"):
+        write_snapshot(tmp_path / "half", *parts)
+    assert not (tmp_path / "half").exists()
+
+
+def test_agent_on_features_of_single_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="on_features"):
+        Policy(tiny_model("compact"), PolicyConfig(hidden=(8,), on_features=True))

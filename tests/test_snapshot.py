@@ -17,7 +17,7 @@ from learned_envs.awm.world_model import ContinuousWorldModel
 from learned_envs.environment import SystemConfig
 from learned_envs.errors import SnapshotError
 from learned_envs.manifest import write_manifest
-from learned_envs.snapshot import SnapshotConfig, read_snapshot, write_snapshot
+from learned_envs.snapshot import SnapshotConfig, read_config, read_snapshot, write_snapshot
 from learned_envs.starts import StartBank
 from tests.tiny import (
     CONTROLS,
@@ -149,7 +149,7 @@ def test_every_file_can_be_read_by_whoever_may_read_the_folder(folder: Path) -> 
 
 def test_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
     folder = write_tiny_snapshot(tmp_path / "snapshot", "compact", id="LearnedFirst-v0")
-    (folder / "stray.txt").write_text("")
+    (folder / "preview.gif").write_text("of the old one")
     with pytest.raises(FileExistsError, match="snapshot exists"):
         write_tiny_snapshot(folder, "compact", id="LearnedSecond-v0")
     assert read_snapshot(folder).config.id == "LearnedFirst-v0"
@@ -592,3 +592,9 @@ def test_loading_leaves_the_callers_random_generator_alone(folder: Path) -> None
     before = torch.get_rng_state()
     read_snapshot(folder)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("id", ["../evil-v0", "org/name-v0", "Pong", "", ".hidden-v0"])
+def test_id_that_could_be_a_path_is_refused(folder: Path, id: str) -> None:
+    with pytest.raises(ValueError, match="id is"):
+        replace(read_config(folder), id=id)

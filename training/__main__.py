@@ -67,7 +67,7 @@ def twm(
     """
     import torch
 
-    from learned_envs.envs.batched import parse_device
+    from learned_envs.device import parse_device
     from training.recipe import load_recipe
     from training.twm.run import train
 
@@ -225,7 +225,7 @@ def atari100k(
     """
     import torch
 
-    from learned_envs.envs.batched import parse_device
+    from learned_envs.device import parse_device
     from training.atari100k import ablated, game_names, in_float32, reduced, train
     from training.atari100k import preset as make
     from training.loop import RunError

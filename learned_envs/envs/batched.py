@@ -4,6 +4,7 @@ All faces stand on this one, those of learned environments and those of the real
 asks for: static shapes, resets by selection over the whole batch, and no wait for the device in `step`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from learned_envs.device import parse_device
 from learned_envs.envs.actions import parse_actions
 from learned_envs.envs.contexts import CONTEXT_KEYS, parse_context
 from learned_envs.envs.rendering import draw, render_modes
@@ -23,7 +25,7 @@ from learned_envs.nn.noise import uniform
 from learned_envs.starts import Contexts
 from learned_envs.world_model import State, WorldModel
 
-__all__ = ["BatchedEnv", "EnvState", "parse_device"]
+__all__ = ["BatchedEnv", "EnvState"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class BatchedEnv(VectorEnv, ABC):
         modes = render_modes(observation_space)
         _check_arguments(num_envs, max_episode_steps, output, render_mode, modes, differentiable)
         self.device = parse_device(device)
-        self.world_model = world_model.to(self.device)
+        self.world_model = _on_device(world_model, self.device)
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.output = output
@@ -157,8 +159,8 @@ class BatchedEnv(VectorEnv, ABC):
 
         Args:
             actions: One action for each environment, a NumPy array or a tensor: integers, or numbers within the bounds of
-                the action space, shape (num_envs, m). On a GPU their values are not checked, since that would wait for the
-                device.
+                the action space, shape (num_envs, m). Values of tensors on a GPU are not checked, since that would wait for
+                the device: what the model makes of an index out of range is undefined.
 
         Returns:
             Observations, shape (num_envs, *shape); rewards, float32; terminated and truncated, bool, shape (num_envs,);
@@ -360,24 +362,33 @@ class BatchedEnv(VectorEnv, ABC):
 
     def _parse_actions(self, actions: Any) -> Tensor:
         """Actions on the device, checked against the space."""
-        action, space = torch.as_tensor(actions, device=self.device), self.single_action_space
+        action, space = torch.as_tensor(actions), self.single_action_space
+        # On a GPU, looking at values would wait for the device.
+        check_values = action.device.type == "cpu"
         if isinstance(space, gym.spaces.Discrete) and action.is_floating_point():
-            return self._parse_probabilities(action, int(space.n))
+            return self._parse_probabilities(action, int(space.n), check_values).to(self.device)
         expected = (self.num_envs, *(space.shape or ()))
         if tuple(action.shape) != expected:
             raise ValueError(
                 f"actions has shape {tuple(action.shape)}, expected {expected}: one action for each environment."
             )
-        # On a GPU, looking at values would wait for the device; there an index out of range fails inside the model.
-        return parse_actions(action, space, check_values=self.device.type == "cpu")
+        return parse_actions(action, space, check_values).to(self.device)
 
-    def _parse_probabilities(self, action: Tensor, count: int) -> Tensor:
+    def _parse_probabilities(self, action: Tensor, count: int, check_values: bool) -> Tensor:
         if not self.differentiable or tuple(action.shape) != (self.num_envs, count):
             raise ValueError(
                 f"actions has dtype {action.dtype} and shape {tuple(action.shape)}, expected {self.num_envs} integers; "
                 f"with differentiable=True, also probabilities of shape ({self.num_envs}, {count})."
             )
+        if check_values and not bool(((action >= 0) & action.isfinite()).all()):
+            raise ValueError("actions contains a probability that is negative or not finite.")
         return action.float()
+
+
+def _on_device(model: WorldModel, device: torch.device) -> WorldModel:
+    """A model on a device; another environment may hold it where it is, so that it is copied rather than moved."""
+    here = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    return model if here <= {device} else copy.deepcopy(model).to(device)
 
 
 def _is_empty(given: dict[str, Any]) -> bool:
@@ -411,17 +422,3 @@ def _parse_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     except ValueError as error:
         known = ", ".join(f'"{known.value}"' for known in AutoresetMode)
         raise ValueError(f"autoreset_mode is {mode!r}, expected an AutoresetMode or one of {known}.") from error
-
-
-def parse_device(device: str | torch.device) -> torch.device:
-    """Check that a device is there.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    try:
-        parsed = torch.device(device)
-        torch.empty(0, device=parsed)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'device {str(device)!r} is not available here ({error}). Use device="cpu".') from error
-    return parsed

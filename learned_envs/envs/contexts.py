@@ -65,6 +65,8 @@ def parse_context(
             f"rewards has shape {tuple(rewards.shape)} and dtype {rewards.dtype}, expected {between} and float32: one "
             "between two observations."
         )
+    if not bool(rewards.isfinite().all()):
+        raise ValueError("rewards holds NaN or infinite values, expected finite ones.")
     actions = _parse_actions(actions, between, action_space, device)
     return observations.clone(), actions, rewards.to(torch.float32, copy=True)
 

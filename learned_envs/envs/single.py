@@ -61,8 +61,8 @@ class LearnedEnv(UnbatchedEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """See `UnbatchedEnv.reset`.
 
-        Where the id has a limit of steps, Gymnasium's TimeLimit sees to it. ``Learned-v0``, which takes any model, has none
-        for Gymnasium to keep: there the limit is that of the model's real environment.
+        An episode is truncated after as many steps as in the model's real environment. Where `gymnasium.make` was given
+        ``max_episode_steps``, Gymnasium's TimeLimit sees to it, which `set_state` does not turn back.
         """
         kept_by_gymnasium = self.spec is not None and self.spec.max_episode_steps is not None
         self._core.max_episode_steps = self._pretrained.limit(_FOR_EVER if kept_by_gymnasium else None)

@@ -11,7 +11,7 @@ from learned_envs.envs.batched import BatchedEnv
 from learned_envs.nn.noise import uniform
 from learned_envs.pretrained import Pretrained, load_pretrained
 from learned_envs.starts import Contexts, StartKind
-from learned_envs.world_model import State
+from learned_envs.world_model import State, WorldModel
 
 __all__ = ["LearnedVectorEnv"]
 
@@ -23,7 +23,7 @@ class LearnedVectorEnv(BatchedEnv):
     size of the batch, up to the rounding of matrix products.
 
     Args:
-        model: Id, folder or repository of the model, or a model that is loaded already.
+        model: Id, folder or repository of the model, or what `learned_envs.load` returned.
         num_envs: Number of environments; at least 1.
         device: Where the model runs and, with ``output="torch"``, where everything is returned.
         output: ``"numpy"`` arrays, or ``"torch"`` tensors on the device.
@@ -53,7 +53,7 @@ class LearnedVectorEnv(BatchedEnv):
 
     def __init__(
         self,
-        model: str | Path | Pretrained,
+        model: str | Path | WorldModel | Pretrained,
         num_envs: int = 1,
         *,
         device: str | torch.device = "cpu",
@@ -68,7 +68,9 @@ class LearnedVectorEnv(BatchedEnv):
     ) -> None:
         if starts not in get_args(StartKind):
             raise ValueError(f'starts is {starts!r}, expected "initial" or "anywhere".')
-        if not isinstance(model, Pretrained):
+        if isinstance(model, WorldModel):
+            model = Pretrained.of(model)
+        elif not isinstance(model, Pretrained):
             model = load_pretrained(model, revision=revision, local_files_only=local_files_only)
         self.pretrained = model
         self.starts: StartKind = starts

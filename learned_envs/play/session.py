@@ -20,9 +20,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-import learned_envs
 from learned_envs.environment import SystemConfig
 from learned_envs.envs.batched import EnvState
+from learned_envs.envs.real.twin import find_twin
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.envs.unbatched import UnbatchedEnv
 from learned_envs.pretrained import find_snapshot
@@ -311,15 +311,5 @@ class _Twin:
 
 def _make_twin(model: str, learned: UnbatchedEnv) -> tuple[_Twin | None, str]:
     """The real twin of a model, or why there is none."""
-    try:
-        env = learned_envs.make_real(model)
-    except (gym.error.DependencyNotInstalled, gym.error.NameNotFound) as error:
-        return None, str(error)
-    for name, mine, theirs in (
-        ("observations", learned.observation_space, env.observation_space),
-        ("actions", learned.action_space, env.action_space),
-    ):
-        if mine != theirs:
-            env.close()
-            return None, f"The real game has other {name} than the model: {theirs}, not {mine}."
-    return _Twin(env), ""
+    env, reason = find_twin(model, learned)
+    return None if env is None else _Twin(env), reason

@@ -82,7 +82,8 @@ class TransformerWorldModel(WorldModel):
         past = codes[:, :-1].flatten(2)
         valid = torch.ones(past.shape[:2], dtype=torch.bool, device=device)
         memory = self.dynamics.remember(past, actions, before[:, :-1], valid)
-        return TwmState(memory, codes[:, -1], before[:, -1], observations[:, -1])
+        # Clones: views would keep the whole context in memory.
+        return TwmState(memory, *(tensor[:, -1].clone() for tensor in (codes, before, observations)))
 
     def _unstack(self, observations: Tensor, actions: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Turn the older frames of the first stack into steps whose actions nobody recorded."""

@@ -108,3 +108,16 @@ def test_plays_on_the_gpu(subject: Subject) -> None:
     env = subject.single(device="cuda")
     assert isinstance(env.reset(seed=0)[0], np.ndarray)
     assert isinstance(env.step(steady_action(env, 1))[1], float)
+
+
+def test_state_that_is_set_again_has_its_own_time_left(subject: Subject) -> None:
+    env = subject.bare()
+    env.reset(seed=0)
+    beginning = env.get_state()
+    for _ in range(3):
+        if any(env.step(steady_action(env, 0))[2:4]):
+            break
+    env.set_state(beginning)
+    assert int(env.get_state().elapsed[0]) == int(beginning.elapsed[0])
+    made = subject.single()
+    assert made.spec is not None and made.spec.max_episode_steps is None, "a TimeLimit would not be turned back"

@@ -1,5 +1,6 @@
 """The vector environment over a model that counts: every expected number can be checked by eye."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import learned_envs
+from learned_envs.envs.vector import LearnedVectorEnv
 from tests.counting import NEVER, counting_env
+from tests.tiny import tiny_model
 
 COUNT = 1  # column of the observation that shows the steps taken
 
@@ -196,3 +200,36 @@ def test_any_history_of_steps_and_partial_resets_goes_by_the_rules(
         expected = [rule.step(action) for rule, action in zip(rules, actions, strict=True)]
         found = zip(observations[:, COUNT].tolist(), rewards, terminated, truncated, strict=True)
         assert list(found) == expected, f"step {step}"
+
+
+def test_model_that_is_loaded_already_is_played(tiny_snapshots: dict[str, Path]) -> None:
+    folder = tiny_snapshots["compact"]
+    mine, theirs = (LearnedVectorEnv(model, 2) for model in (learned_envs.load(folder), folder))
+    assert np.array_equal(mine.reset(seed=0)[0], theirs.reset(seed=0)[0])
+    with pytest.raises(ValueError, match="without an environment"):
+        LearnedVectorEnv(tiny_model("compact"), 2)
+
+
+def test_environments_on_two_devices_share_a_loaded_model(tiny_snapshots: dict[str, Path]) -> None:
+    model = learned_envs.load(tiny_snapshots["compact"])
+    here = LearnedVectorEnv(model, 2)
+    LearnedVectorEnv(model, 2, device="meta")
+    assert next(here.world_model.parameters()).device.type == "cpu"
+    here.reset(seed=0)
+    here.step(np.zeros(2, int))
+
+
+def test_context_with_a_reward_that_is_no_number_is_refused(tiny_snapshots: dict[str, Path]) -> None:
+    envs = LearnedVectorEnv(tiny_snapshots["compact"], 1)
+    observations = np.zeros((1, 3, *envs.single_observation_space.shape), np.uint8)
+    given = {"observations": observations, "actions": np.zeros((1, 2), int), "rewards": np.array([[0.0, np.nan]])}
+    with pytest.raises(ValueError, match="rewards holds NaN"):
+        envs.reset(options=given)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan")])
+def test_probability_that_is_none_is_refused(tiny_snapshots: dict[str, Path], value: float) -> None:
+    envs = LearnedVectorEnv(tiny_snapshots["compact"], 1, output="torch", differentiable=True)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="probability that is negative or not finite"):
+        envs.step(torch.full((1, int(envs.single_action_space.n)), value))

@@ -234,7 +234,7 @@ def test_card_that_tells_other_figures_than_were_measured_is_refused(folder: Pat
 @pytest.mark.parametrize("kind", ["compact", "faithful", "awm-transformer", "hwm-lstm"])
 def test_every_family_is_built_checked_and_its_card_is_valid(tmp_path: Path, kind: str) -> None:
     folder = build(write_tiny_snapshot(tmp_path / "snapshot", kind), tmp_path / "built")
-    assert len(list(check(folder))) == 5
+    assert len(list(check(folder))) == 6
     assert (folder / PREVIEW).is_file() == (kind in ("compact", "faithful"))
 
 

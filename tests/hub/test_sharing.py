@@ -97,3 +97,16 @@ def test_pushed_environment_is_made_by_gymnasium(hub: Hub, publisher: str, tiny_
     learned_envs.load(tiny_snapshots["awm-lstm"]).push_to_hub("lab/plants")
     env = gym.make("learned_envs:Learned-v0", model="lab/plants")
     assert env.reset(seed=0)[0].dtype == "float32"
+
+
+def test_saving_touches_nothing_else_that_lies_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds 'notes.txt'"):
+        tiny_model("compact").save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_unavailable_device_is_named(tmp_path: Path) -> None:
+    tiny_model("compact").save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="device 'toaster'"):
+        TransformerWorldModel.from_pretrained(tmp_path / "model", device="toaster")

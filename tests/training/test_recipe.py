@@ -1,17 +1,23 @@
 """Recipes: complete, strict, and told apart."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import training.recipe
 from learned_envs.catalog import CATALOG
 from learned_envs.twm.config import compact, faithful
+from training.agents.worlds import CompactTraining
 from training.awm.model_recipe import ModelRecipe
 from training.loop import RunError
-from training.recipe import TwmRecipe, load_recipe
+from training.recipe import RoundsRecipe, TwmRecipe, load_recipe
+from training.twm.dynamics import DynamicsTraining
+from training.twm.joint import JointTraining
+from training.twm.observation import ObservationTraining
 
 RECIPES = {path.stem: path for path in (Path(training.recipe.__file__).parent / "recipes").glob("*.toml")}
 
@@ -88,6 +94,28 @@ def test_preset_and_temperature_decide_the_model() -> None:
     values = (-1.0, 0.0, 1.0)
     assert recipe.model_config(6, values) == replace(compact(6, values), temperature=0.5)
     assert replace(recipe, preset="faithful").model_config(6, values) == replace(faithful(6), temperature=0.5)
+    own = TwmRecipe("LearnedPong-v0")
+    assert own.model_config(6, values).temperature == 0, "the most likely latents"
+    assert replace(own, preset="faithful").model_config(6, values).temperature == 1, "the paper's"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (lambda: RoundsRecipe(real_steps=10_001), "steps is 10001"),
+        (lambda: DynamicsTraining(batch=0), "batch is 0, but must be at least 1"),
+        (lambda: DynamicsTraining(self_fed=3.0), r"self_fed is 3.0, but must lie in \[0, 1\]"),
+        (lambda: ObservationTraining(learning_rate=0.0), "learning_rate is 0.0, but must be above 0"),
+        (lambda: JointTraining(entropy_weight=-1.0), "entropy_weight is -1.0, but must be at least 0"),
+        (
+            lambda: CompactTraining(refine_every=70, refresh_every=50),
+            "refine_every is 70, but must be a multiple of 50",
+        ),
+    ],
+)
+def test_setting_outside_its_range_is_told_at_once(settings: Callable[[], Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        settings()
 
 
 def test_command_that_the_catalogue_tells_has_a_recipe() -> None:

@@ -13,7 +13,7 @@ import torch
 import tyro
 from gymnasium.vector import VectorEnv
 
-from learned_envs.envs.batched import parse_device
+from learned_envs.device import parse_device
 from learned_envs.envs.real.control import SystemVectorEnv
 from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv

@@ -10,7 +10,7 @@ from learned_envs.catalog import entry
 from learned_envs.envs.real.registration import SYSTEM_IDS
 from learned_envs.errors import MissingModelError
 
-__all__ = ["make_real", "make_real_vec"]
+__all__ = ["find_twin", "make_real", "make_real_vec"]
 
 
 def make_real(id: str | Path, **kwargs: Any) -> gym.Env:
@@ -53,6 +53,30 @@ def make_real_vec(id: str | Path, num_envs: int, **kwargs: Any) -> VectorEnv:
     from learned_envs.envs.real.atari import make_atari_vec
 
     return make_atari_vec(name, num_envs, **{**rules, **kwargs})
+
+
+def find_twin(id: str | Path, learned: gym.Env) -> tuple[gym.Env | None, str]:
+    """Make the environment that a learned one was learned from, if it is to be had and fits.
+
+    Args:
+        id: Id of the learned environment, or folder of a snapshot.
+        learned: The learned environment.
+
+    Returns:
+        The real environment and nothing to say, or None and why there is none.
+    """
+    try:
+        real = make_real(id)
+    except (gym.error.DependencyNotInstalled, gym.error.NameNotFound) as error:
+        return None, str(error)
+    for name, mine, theirs in (
+        ("observations", learned.observation_space, real.observation_space),
+        ("actions", learned.action_space, real.action_space),
+    ):
+        if mine != theirs:
+            real.close()
+            return None, f"The real game has other {name} than the model: {theirs}, not {mine}."
+    return real, ""
 
 
 def _what_was_learned(id: str | Path) -> tuple[str, str, dict[str, Any]]:
