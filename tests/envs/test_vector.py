@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import learned_envs
 from learned_envs.envs.vector import LearnedVectorEnv
+from learned_envs.pretrained import load_pretrained
 from tests.counting import NEVER, counting_env
 from tests.tiny import tiny_model
 
@@ -220,8 +221,9 @@ def test_environments_on_two_devices_share_a_loaded_model(tiny_snapshots: dict[s
 
 
 def test_context_with_a_reward_that_is_no_number_is_refused(tiny_snapshots: dict[str, Path]) -> None:
-    envs = LearnedVectorEnv(tiny_snapshots["compact"], 1)
-    observations = np.zeros((1, 3, *envs.single_observation_space.shape), np.uint8)
+    model = load_pretrained(tiny_snapshots["compact"])
+    envs = LearnedVectorEnv(model, 1)
+    observations = np.zeros((1, 3, *model.model.observation_shape), np.uint8)
     given = {"observations": observations, "actions": np.zeros((1, 2), int), "rewards": np.array([[0.0, np.nan]])}
     with pytest.raises(ValueError, match="rewards holds NaN"):
         envs.reset(options=given)
@@ -232,4 +234,4 @@ def test_probability_that_is_none_is_refused(tiny_snapshots: dict[str, Path], va
     envs = LearnedVectorEnv(tiny_snapshots["compact"], 1, output="torch", differentiable=True)
     envs.reset(seed=0)
     with pytest.raises(ValueError, match="probability that is negative or not finite"):
-        envs.step(torch.full((1, int(envs.single_action_space.n)), value))
+        envs.step(torch.full((1, 3), value))
