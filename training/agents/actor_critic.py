@@ -71,8 +71,8 @@ class ActorCriticTraining:
             self,
             counts=("starts", "horizon"),
             positive=("actor_learning_rate", "critic_learning_rate", "largest_norm"),
-            not_negative=("entropy_weight",),
-            shares=("discount", "trace", "entropy_threshold", "restart_below"),
+            not_negative=("entropy_weight", "restart_below"),
+            shares=("discount", "trace", "entropy_threshold"),
         )
 
 
