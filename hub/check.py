@@ -36,7 +36,7 @@ def check(folder: Path) -> Iterator[str]:
         (_check_files, "every file is listed with its checksum, and there is no other"),
         (_check_origin, "it says how it was made"),
         (_check_card, "the card is valid and tells what the snapshot holds"),
-        (_check_rollout, f"it plays: {_STEPS} steps, twice the same, alone and in a batch"),
+        (_check_rollout, f"it plays: {_STEPS} steps, twice the same, and in a batch"),
         (_check_policy, "its agent, if it has one, acts"),
     )
     for run, found in checks:

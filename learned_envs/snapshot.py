@@ -5,8 +5,8 @@ manifest (`learned_envs.manifest`), every value against its type and range, and 
 the configuration, before memory is taken for it.
 """
 
+import lzma
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -373,7 +373,7 @@ def _read_starts(path: Path, config: SnapshotConfig) -> StartBank:
     for kind in kinds:
         try:
             observations, actions, rewards = bank.contexts(kind)
-        except (ValueError, TypeError, RuntimeError, zlib.error) as error:
+        except (ValueError, TypeError, RuntimeError, lzma.LZMAError) as error:
             raise SnapshotError(f"{path}: the {kind} contexts are damaged ({error}).") from error
         try:
             _check_lengths(observations, actions, rewards)

@@ -6,7 +6,7 @@ that has neither the data set nor the emulator.
 Letters: N contexts, T steps of a context.
 """
 
-import zlib
+import lzma
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +18,7 @@ __all__ = ["Contexts", "StartBank", "StartKind"]
 StartKind = Literal["initial", "anywhere"]
 Contexts = tuple[Tensor, Tensor, Tensor]
 _MOST_BYTES = 2**31  # of inflated frames
+_MOST_MEMORY = 2**27  # that inflating may take beside them
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class StartBank:
 
     Args:
         tensors: For each kind, ``kind.observations``, ``kind.actions`` and ``kind.rewards``, as `contexts` returns them;
-            stacks of frames are stored as ``kind.frames``, the single frames that make them up, deflated.
+            stacks of frames are stored as ``kind.frames``, the single frames that make them up, in the format xz.
         stack: Frames in a stack; 0 if observations are not stacks.
         frame_shape: Height and width of a frame.
     """
@@ -46,7 +47,7 @@ class StartBank:
         """
         tensors: dict[str, Tensor] = {}
         for kind, (frames, actions, rewards) in contexts.items():
-            packed = zlib.compress(frames.numpy().tobytes(), 9)
+            packed = lzma.compress(frames.numpy().tobytes())
             tensors[f"{kind}.frames"] = torch.frombuffer(bytearray(packed), dtype=torch.uint8)
             tensors[f"{kind}.actions"] = actions
             tensors[f"{kind}.rewards"] = rewards
@@ -95,9 +96,9 @@ class StartBank:
         if not 0 < size <= _MOST_BYTES:
             raise ValueError(f"{kind}.rewards announces frames of shape {shape}, expected 1 to {_MOST_BYTES} bytes")
         # Bounded: a damaged or malicious file must not inflate beyond what its other tensors announce.
-        stream = zlib.decompressobj()
+        stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_MEMORY)
         inflated = stream.decompress(self.tensors[f"{kind}.frames"].numpy().tobytes(), size + 1)
         if len(inflated) != size or not stream.eof:
             raise ValueError(f"{kind}.frames does not inflate to the {size} bytes of frames of shape {shape}.")
         frames = torch.frombuffer(bytearray(inflated), dtype=torch.uint8).view(shape)
-        return frames.unfold(1, self.stack, 1).permute(0, 1, 4, 2, 3).contiguous()
+        return frames.unfold(1, self.stack, 1).permute(0, 1, 4, 2, 3)

@@ -118,6 +118,8 @@ def preset(name: Preset, game: str, seed: int = 0) -> Atari100kConfig:
         hidden=(256, 256),
         actor_learning_rate=3e-4,
         critic_learning_rate=3e-4,
+        entropy_weight=0.02,
+        entropy_threshold=1.0,
         normalize=True,
     )
     updates = 9_500

@@ -15,6 +15,8 @@ from learned_envs.world_model import State, WorldModel
 
 __all__ = ["LearnedVectorEnv"]
 
+_CONTEXTS_AT_ONCE = 64  # bounds the memory that encoding the recorded starts takes
+
 
 class LearnedVectorEnv(BatchedEnv):
     """Many learned environments, advanced together by one call of their world model.
@@ -93,7 +95,9 @@ class LearnedVectorEnv(BatchedEnv):
         """A recorded start for each environment, chosen by its own noise."""
         if self._bank is None:
             contexts = self.pretrained.starts.contexts(self.starts)
-            self._bank = self.world_model.start(*(tensor.to(self.device) for tensor in contexts))
+            parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in contexts), strict=True)
+            states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
+            self._bank = states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])
         choice = uniform(keys, draws, 1)[:, 0] * len(self._bank)
         return self._bank.take(choice.long().clamp_max(len(self._bank) - 1))
 

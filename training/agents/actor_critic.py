@@ -41,7 +41,7 @@ class ActorCriticTraining:
         restart_below: Where the product of predicted discounts falls below this, a rollout goes on from another recorded
             observation; 0 for never.
         largest_norm: Norm at which gradients are cut.
-        normalize: Whether advantages are divided by their deviation.
+        normalize: Whether advantages are brought to mean 0 and deviation 1.
         on_features: Whether both also see the transformer's feature.
         gather: Whether first layers sum up columns instead of multiplying by one-hot vectors; None for where that is faster.
         graph: Whether a rollout is captured once and replayed, on devices that can.
@@ -147,7 +147,7 @@ class ActorCritic:
         step(self.critic_optimizer, self.critic, critic_loss, self.config.largest_norm)
         chosen = logits.log_softmax(-1).gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
         if self.config.normalize:
-            estimates = estimates / estimates.std().clamp_min(1e-3)
+            estimates = (estimates - estimates.mean()) / estimates.std().clamp_min(1e-3)
         shortfall = entropy_shortfall(logits, rollout.weights, self.config.entropy_threshold)
         actor_loss = -(rollout.weights * chosen * estimates).mean() + self.config.entropy_weight * shortfall
         step(self.actor_optimizer, self.actor, actor_loss, self.config.largest_norm)

@@ -58,9 +58,12 @@ def describe_game(game: str, reward_values: tuple[float, ...], **rules: Any) -> 
 
 
 def start_bank(
-    experience: Experience, stack: int, initial: int = 64, anywhere: int = 128, steps: int = 16
+    experience: Experience, stack: int, initial: int = 64, anywhere: int = 512, steps: int = 16
 ) -> StartBank:
-    """Choose contexts from recorded experience, evenly over the recording.
+    """Choose contexts from recorded experience.
+
+    Episode beginnings are chosen evenly over the recording. Contexts from the middle are the likelier the later they were
+    recorded: what agents did last is what the next one will meet, and scripted policies never came to.
 
     Args:
         experience: What was recorded.
@@ -80,10 +83,12 @@ def start_bank(
     )
     if not len(inside):
         raise ExperienceError(f"No recorded episode has the {stack + steps} steps that a context needs. Collect more.")
-    inside = inside[np.linspace(0, len(inside) - 1, min(anywhere, len(inside))).astype(int)]
+    lateness = np.arange(1.0, len(inside) + 1)
+    draws = np.random.default_rng(0)
+    inside = draws.choice(inside, min(anywhere, len(inside)), replace=False, p=lateness / lateness.sum())
     contexts: dict[StartKind, Contexts] = {
         "initial": _contexts(experience, begins, 1, stack),
-        "anywhere": _contexts(experience, inside, steps, stack),
+        "anywhere": _contexts(experience, np.sort(inside), steps, stack),
     }
     return StartBank.from_frames(contexts, stack)
 

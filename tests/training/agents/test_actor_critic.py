@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -82,8 +83,10 @@ def _agent(config: ActorCriticTraining = SMALL, kind: TinyKind = "faithful") -> 
     return ActorCritic(tiny_model(kind), config, bfloat16=False)
 
 
-def test_losses_of_an_update_are_those_worked_out_by_hand() -> None:
-    agent, rollout = _agent(), _rollout()
+@pytest.mark.parametrize("changes", [{}, {"normalize": True}, {"entropy_threshold": 1.0, "entropy_weight": 0.5}])
+def test_losses_of_an_update_are_those_worked_out_by_hand(changes: dict[str, Any]) -> None:
+    config = replace(SMALL, **changes)
+    agent, rollout = _agent(config), _rollout()
     with torch.no_grad():
         values = agent.critic(rollout.classes).squeeze(-1)
         logits = agent.actor(rollout.classes[:-1])
@@ -91,9 +94,13 @@ def test_losses_of_an_update_are_those_worked_out_by_hand() -> None:
     found = agent.update(rollout)
     log_two_pi = 0.5 * math.log(2 * math.pi)
     critic = (rollout.weights * (0.5 * estimates.square() + log_two_pi)).mean()
+    if config.normalize:
+        estimates = (estimates - estimates.mean()) / estimates.std()
     actor = -(rollout.weights * logits.log_softmax(-1)[..., 0] * estimates).mean()
     randomness = (rollout.weights * entropy(logits)).mean()
     assert randomness > 0.1, "the hinge was to be inactive"
+    if config.entropy_threshold == 1:
+        actor = actor + config.entropy_weight * (1 - randomness)
     assert torch.allclose(found["critic_loss"], critic) and torch.allclose(found["actor_loss"], actor, atol=1e-6)
 
 

@@ -60,3 +60,10 @@ def test_no_more_starts_are_kept_than_there_are(experience: Experience, kind: St
 def test_episodes_too_short_for_a_context_are_refused() -> None:
     with pytest.raises(ExperienceError, match="20 steps that a context needs"):
         start_bank(made_up_experience((18, 19)), STACK, steps=16)
+
+
+def test_later_play_gives_more_of_the_starts_from_anywhere() -> None:
+    experience = made_up_experience((60, 60))
+    rows = _where(experience, start_bank(experience, STACK, anywhere=30, steps=STEPS).contexts("anywhere")[0][:, 0])
+    later = sum(row > 60 for row in rows)
+    assert rows == sorted(set(rows)) and 18 <= later <= 27, "nearly three quarters of 30 are expected"
