@@ -171,7 +171,7 @@ environment (`learned_envs.make_real`)."""
 def _origin(config: SnapshotConfig) -> str:
     real = config.environment
     packages = ", ".join(f"{name} {version}" for name, version in real.packages.items()) or "none recorded"
-    trained = f" Trained by `{CATALOG[config.id].recipe}`." if config.id in CATALOG else ""
+    trained = f" Trained by `{_command(config)}`." if config.id in CATALOG else ""
     return f"""## Where it comes from
 
 Family `{config.family}`, learned from {real.name} ({real.kind}; packages: {packages}); rewards: {real.reward}; episodes of
@@ -180,6 +180,14 @@ at most {real.max_episode_steps:,} steps.{trained}
 ```json
 {json.dumps(config.provenance, indent=2)}
 ```"""
+
+
+def _command(config: SnapshotConfig) -> str:
+    """What makes such a model."""
+    run = config.provenance.get("atari100k")
+    if not isinstance(run, dict):
+        return CATALOG[config.id].recipe
+    return f"python -m training atari100k --game {config.environment.name} --preset {run.get('preset')}"
 
 
 def read_card(folder: Path) -> ModelCardData:

@@ -99,7 +99,7 @@ def play(
     """Play on a local web page, with the keyboard or with sliders, beside the real environment under the same actions.
 
     Args:
-        id: Id of the environment, or the folder of a snapshot.
+        id: Id of the environment, the folder of a snapshot, or a repository on the Hub.
         host: Address to listen on; with any but this machine's own, others in the network can play too.
         port: Port to listen on; 0 takes any that is free.
         device: Where the model runs, such as cpu, cuda or cuda:1.
@@ -146,15 +146,15 @@ def transfer(
     The same command goes on where it was interrupted.
 
     Args:
-        id: Id of the environment, or the folder of a snapshot.
+        id: Id of the environment, the folder of a snapshot, or a repository on the Hub.
         agent: Which agent of Stable-Baselines3; dqn chooses one of several actions, sac and td3 act by numbers.
         steps: Steps of each training.
         seeds: Number of trainings of each kind, seeded 0, 1, ...
         n_envs: Environments side by side; by default what suits the agent.
         evaluations: How often each agent is judged, at even distances.
         episodes: Episodes in imagination and in reality of each evaluation.
-        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from, and
-            with as many steps as in imagination.
+        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from, if
+            those are fewer, and with as many steps as in imagination.
         device: Where agents and the learned environment compute, such as cpu or cuda.
         out: Folder for the table, the plot, the returns and the agents; by default transfer_out/ID-AGENT.
     """

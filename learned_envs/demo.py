@@ -36,7 +36,7 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
     drawn as curves.
 
     Args:
-        model: Id, or folder of a snapshot.
+        model: Id, folder of a snapshot, or repository on the Hub.
         num_envs: Games played in parallel while the speed is measured; at least 1.
         steps: Steps of each of these games; at least 1.
         device: Where the model runs.

@@ -47,7 +47,10 @@ class AtariConfig:
         if self.max_episode_steps > _MOST_STEPS:
             raise ValueError(f"max_episode_steps is {self.max_episode_steps}, expected at most {_MOST_STEPS}.")
         if self.num_actions < 1 or len(self.action_meanings) != self.num_actions or self.max_episode_steps < 1:
-            raise ValueError("num_actions and max_episode_steps must be at least 1, with one meaning for each action.")
+            raise ValueError(
+                f"num_actions is {self.num_actions}, max_episode_steps {self.max_episode_steps}, and there are "
+                f"{len(self.action_meanings)} action_meanings; expected at least 1 each, and one meaning for each action."
+            )
 
 
 @dataclass(frozen=True)

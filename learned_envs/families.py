@@ -99,7 +99,9 @@ class _Twm(Family):
         if actions.dtype != torch.int64:
             raise ValueError(f"actions has dtype {actions.dtype}, expected int64")
         if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) < environment.num_actions:
-            raise ValueError(f"actions lie outside 0 to {environment.num_actions - 1}")
+            raise ValueError(
+                f"actions lie between {int(actions.min())} and {int(actions.max())}, expected 0 to {environment.num_actions - 1}"
+            )
 
 
 class _Awm(Family):
@@ -139,7 +141,7 @@ class _Awm(Family):
                     f"{name} has shape {tuple(tensor.shape)} and dtype {tensor.dtype}, expected (N, T, {size}) and float32"
                 )
         if not bool((actions.abs() <= 1).all()):
-            raise ValueError("actions lie outside [-1, 1]")
+            raise ValueError(f"actions go up to {float(actions.abs().max())}, expected numbers in [-1, 1]")
         for step in observations.unbind(1):
             system.check_observations(step)
 

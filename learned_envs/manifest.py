@@ -81,7 +81,7 @@ class FileEntry:
         if not 0 <= self.size <= _MOST_SIZE:
             raise ValueError(f"size is {self.size}, expected 0 to {_MOST_SIZE} bytes")
         if not _SHA256.fullmatch(self.sha256):
-            raise ValueError("sha256 is not 64 hexadecimal digits")
+            raise ValueError(f"sha256 is {self.sha256[:80]!r}, expected 64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Manifest:
             if name not in self.files:
                 raise ValueError(f"files does not name {name}")
         if not _RELEASE.fullmatch(self.written_by):
-            raise ValueError("written_by is no release")
+            raise ValueError(f"written_by is {self.written_by[:80]!r}, which is no release")
 
     @property
     def loaded(self) -> tuple[str, ...]:

@@ -302,7 +302,7 @@ def load_policy(
     Raises:
         MissingModelError: If the snapshot is not to be had, or holds no agent.
         SnapshotError: If its files are damaged.
-        ValueError: If the device is not available.
+        ValueError: If the device is not available, or a revision of a folder is asked for.
     """
     from learned_envs.device import parse_device
     from learned_envs.errors import MissingModelError

@@ -97,7 +97,7 @@ def load(
         local_files_only: Whether to do without the network.
 
     Returns:
-        The model in evaluation mode, with ``observation_space``, ``action_space`` ``snapshot``, its configuration,
+        The model in evaluation mode, with ``observation_space``, ``action_space``, ``snapshot``, its configuration,
         and ``starts``, recorded contexts.
 
     Raises:
@@ -161,8 +161,9 @@ def load_pretrained(
 def find_snapshot(name: str | Path, revision: str | None = None, local_files_only: bool = False) -> Path:
     """Folder of the snapshot that a name stands for.
 
-    In this order: a folder, a bundled snapshot, the cache of the Hub, the Hub. A bundled snapshot has no revisions: where one
-    is asked for, the Hub has it.
+    In this order: a registered folder, a folder (a string that is an id means none), a bundled snapshot, the Hub, and its cache
+    where the Hub cannot be reached or the revision is a commit. A bundled snapshot has no revisions: where one is asked for,
+    the Hub has it.
 
     Args:
         name: Id, folder, or repository on the Hub.

@@ -85,7 +85,7 @@ def make_real_vec_env(id: str | Path, n_envs: int = 1, *, seed: int | None = Non
     """Make many of the environments that a learned one was learned from.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         n_envs: Number of environments; at least 1.
         seed: Seeds the environments with seed, seed + 1, ... at the first reset, as ``seed()`` does.
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
@@ -105,7 +105,7 @@ class BatchedVecEnv(VecEnv):
     """A Gymnasium vector environment as Stable-Baselines3 wants it.
 
     Every result is an array of its own, which the caller may write into. Of an episode that ended, ``infos[i]`` holds
-    ``"terminal_observation"``, and ``"episode"`` with return ``"r"``, length ``"l"`` and seconds ``"t"`` since the first reset;
+    ``"terminal_observation"``, and ``"episode"`` with return ``"r"``, length ``"l"`` and seconds ``"t"`` since the last `reset`;
     ``"TimeLimit.truncated"`` tells whether only the time was up. `VecMonitor` is not needed.
 
     One model plays all environments: ``set_attr`` sets an attribute for all of them at once, and of methods of a single

@@ -80,7 +80,7 @@ class Shareable:
         Raises:
             MissingModelError: If it is not to be had.
             SnapshotError: If its files are damaged.
-            ValueError: If the device is not available.
+            ValueError: If the device is not available, or a revision of a folder is asked for.
             TypeError: If it is of another class.
         """
         from learned_envs.device import parse_device

@@ -1,7 +1,7 @@
 """The data-only package in which a trained environment travels: write, read, validate.
 
 A snapshot is a folder of JSON and safetensors. Reading one runs no code of its author's: every file is checked against the
-manifest (`learned_envs.manifest`), every value against its type and range, and every tensor's name, shape and dtype against
+manifest (`learned_envs.manifest`), every value against its type and range, and every weight's name, shape and dtype against
 the configuration, before memory is taken for it.
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,17 @@ def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
         fps: Pages shown a second; GIF has at most 100, and counts time in hundredths of a second.
 
     Raises:
-        ValueError: If the file is called neither ``.gif`` nor ``.mp4``.
+        ValueError: If there is no page, or the file is called neither ``.gif`` nor ``.mp4``.
         gymnasium.error.DependencyNotInstalled: If MP4 is asked for and PyAV is missing.
     """
     writers = {".gif": _write_gif, ".mp4": _write_mp4}
     if path.suffix not in writers:
         raise ValueError(f"path is {path}, but films are called {' or '.join(writers)}.")
-    writers[path.suffix](path, pages, fps)
+    rest = iter(pages)
+    first = next(rest, None)
+    if first is None:
+        raise ValueError(f"There is no page to film for {path}: give at least one.")
+    writers[path.suffix](path, chain([first], rest), fps)
 
 
 def write_contact_sheet(path: Path, games: Mapping[str, NDArray[np.uint8]], columns: int = 8) -> None:
@@ -136,23 +141,21 @@ def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
     """H.264, which every browser plays."""
     try:
         import av
-        from av.video.stream import VideoStream
     except ImportError as error:
         raise gym.error.DependencyNotInstalled(
             'MP4 needs PyAV, which is not installed. Run: pip install "learned-envs[play]"'
         ) from error
 
     with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        stream: VideoStream | None = None
-        for page in pages:
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-                # Colours are stored for two by two pixels.
-                stream.width, stream.height, stream.pix_fmt = page.width // 2 * 2, page.height // 2 * 2, "yuv420p"
+        rest = iter(pages)
+        first = next(rest)
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        # Colours are stored for two by two pixels.
+        stream.width, stream.height, stream.pix_fmt = first.width // 2 * 2, first.height // 2 * 2, "yuv420p"
+        for page in chain([first], rest):
             frame = av.VideoFrame.from_image(page.crop((0, 0, stream.width, stream.height)))
             container.mux(stream.encode(frame))
-        if stream is not None:
-            container.mux(stream.encode())
+        container.mux(stream.encode())
 
 
 def _save(path: Path, picture: Image.Image, **options: Any) -> None:

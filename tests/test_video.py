@@ -127,3 +127,10 @@ def test_mp4_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(gym.error.DependencyNotInstalled, match=r'pip install "learned-envs\[play\]"'):
         write_pages(tmp_path / "film.mp4", [Image.new("RGB", (64, 32))], fps=15)
+
+
+@pytest.mark.parametrize("name", ["film.gif", "film.mp4"])
+def test_a_film_of_nothing_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no page"):
+        write_pages(tmp_path / name, [], fps=15)
+    assert not list(tmp_path.iterdir())

@@ -215,7 +215,7 @@ def atari100k(
         seeds: How many seeds, counted from the first.
         preset: The paper's model and schedule, or ours for two CPU cores.
         device: Where to train, such as cpu or cuda.
-        run: Folder; several runs get a folder each in it. By default runs/atari100k/PRESET-GAME-SEED.
+        run: Folder; several runs get a folder each in it. By default runs/atari100k/PRESET-ABLATIONS-GAME-SEED.
         ablations: Parts of the method to leave out; of the faithful preset only.
         interactions: Another number of interactions than 100,000.
         updates: Another number of updates than the preset's; what comes out is a reduced schedule.
@@ -284,7 +284,7 @@ def main() -> None:
             "experiment": experiment,
         }
         tyro.extras.subcommand_cli_from_dict(commands, description=__doc__)
-    except (ExperienceError, RunError, ValueError, gymnasium.error.Error) as error:
+    except (ExperienceError, RunError, OSError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted. The same command goes on from the last checkpoint.")

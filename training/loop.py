@@ -91,7 +91,7 @@ def open_run(folder: Path, description: dict[str, Any]) -> None:
         )
         raise RunError(
             f"{folder} belongs to a run with another recipe (it differs in: {', '.join(differences)}"
-            f"{'; ' if values else ''}{values}). Resume with the same recipe, or choose another --run folder."
+            f"{'; ' if values else ''}{values}). Resume with the same recipe, or choose another folder."
         )
 
 

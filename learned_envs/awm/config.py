@@ -144,7 +144,7 @@ def compact(
     backbone: BackboneName | None = None,
     reward: Literal["learned", "known"] = "learned",
 ) -> AwmConfig:
-    """Our small model: as `faithful`, with width 32, single hidden layers, and a learned reward.
+    """Our small model: as `faithful`, with width 32, two heads, one hidden layer but for Markov models, and a learned reward.
 
     Args:
         family: What a prediction is told.

@@ -158,9 +158,10 @@ class BatchedEnv(VectorEnv, ABC):
         """Advance every environment by one step.
 
         Args:
-            actions: One action for each environment, a NumPy array or a tensor: integers, or numbers within the bounds of
-                the action space, shape (num_envs, m). Values of tensors on a GPU are not checked, since that would wait for
-                the device: what the model makes of an index out of range is undefined.
+            actions: One action for each environment, a NumPy array or a tensor: integers, shape (num_envs,), or, with
+                ``differentiable=True``, probabilities of all actions, float32, shape (num_envs, n); or numbers within the
+                bounds of the action space, shape (num_envs, m). Values of tensors on a GPU are not checked, since that would
+                wait for the device: what the model makes of an index out of range is undefined.
 
         Returns:
             Observations, shape (num_envs, *shape); rewards, float32; terminated and truncated, bool, shape (num_envs,);
@@ -381,7 +382,8 @@ class BatchedEnv(VectorEnv, ABC):
                 f"with differentiable=True, also probabilities of shape ({self.num_envs}, {count})."
             )
         if check_values and not bool(((action >= 0) & action.isfinite()).all()):
-            raise ValueError("actions contains a probability that is negative or not finite.")
+            wrong = float(action[~((action >= 0) & action.isfinite())][0])
+            raise ValueError(f"actions contains the probability {wrong:g}, which is negative or not finite.")
         return action.float()
 
 

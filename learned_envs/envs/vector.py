@@ -35,10 +35,10 @@ class LearnedVectorEnv(BatchedEnv):
             A control problem ends at its horizon in any case.
         render_mode: None, or ``"rgb_array"`` if observations are pictures.
         differentiable: Whether `step` builds a graph of gradients, from rewards, and from observations that are no pixels,
-            back to actions and to a context that `reset` was given; needs ``output="torch"``. Discrete actions are then
-            given as probabilities, float32, shape (num_envs, n). The graph, and with it the memory, grows by one model call
+            back to actions and to a context that `reset` was given; needs ``output="torch"``. Discrete actions may then
+            be given as probabilities, float32, shape (num_envs, n). The graph, and with it the memory, grows by one model call
             a step until `detach` cuts it.
-        revision: Revision of a model on the Hub.
+        revision: Branch, tag or commit of a model on the Hub; one that is loaded already has none.
         local_files_only: Whether to do without the network.
 
     Raises:
@@ -70,6 +70,8 @@ class LearnedVectorEnv(BatchedEnv):
     ) -> None:
         if starts not in get_args(StartKind):
             raise ValueError(f'starts is {starts!r}, expected "initial" or "anywhere".')
+        if revision is not None and not isinstance(model, str | Path):
+            raise ValueError(f"revision is {revision!r}, but the model is loaded already. Leave it out.")
         if isinstance(model, WorldModel):
             model = Pretrained.of(model)
         elif not isinstance(model, Pretrained):

@@ -51,7 +51,7 @@ def run_play(
     """Serve the page until Ctrl-C.
 
     Args:
-        model: Id, or folder of a snapshot.
+        model: Id, folder of a snapshot, or repository on the Hub.
         host: Address to listen on.
         port: Port to listen on; 0 takes any that is free.
         device: Where the model runs.

@@ -96,7 +96,7 @@ class Session:
     With a real twin the learned game begins at what the real one shows first; without, at a recorded start.
 
     Args:
-        model: Id, or folder of a snapshot.
+        model: Id, folder of a snapshot, or repository on the Hub.
         device: Where the model runs.
         seed: Seed of both games, at least 0.
         real: Whether to play the real twin beside it, if it is to be had.

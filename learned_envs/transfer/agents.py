@@ -51,7 +51,14 @@ _PPO_GAMES = {
     "clip_range": 0.1,
     "ent_coef": 0.01,
 }
-_DQN = {"train_freq": 1, "gradient_steps": 1, "learning_starts": 10_000, "target_update_interval": 1_000}
+_DQN = {
+    "train_freq": 1,
+    "gradient_steps": 1,
+    "learning_starts": 10_000,
+    "target_update_interval": 1_000,
+    "buffer_size": 50_000,
+    "learning_rate": 1e-4,
+}
 _OFF_POLICY = {"train_freq": 1, "gradient_steps": -1, "learning_starts": 1_000, "buffer_size": 200_000}
 
 AGENTS: dict[str, dict[str, Settings]] = {
@@ -63,10 +70,7 @@ AGENTS: dict[str, dict[str, Settings]] = {
         "pictures": Settings("A2C", 32, _CNN | {"n_steps": 8, "ent_coef": 0.01}, anneal=True, greedy=False),
         "numbers": Settings("A2C", 16, _MLP | {"n_steps": 8}, anneal=True),
     },
-    "dqn": {
-        "pictures": Settings("DQN", 8, _CNN | _DQN | {"buffer_size": 50_000, "learning_rate": 1e-4}),
-        "numbers": Settings("DQN", 8, _MLP | _DQN | {"buffer_size": 200_000}),
-    },
+    "dqn": {"pictures": Settings("DQN", 8, _CNN | _DQN)},
     "sac": {"numbers": Settings("SAC", 8, _MLP | _OFF_POLICY)},
     "td3": {"numbers": Settings("TD3", 8, _MLP | _OFF_POLICY)},
 }

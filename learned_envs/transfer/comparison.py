@@ -32,7 +32,7 @@ class TransferConfig:
     """What to compare.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         agent: Key of `learned_envs.transfer.agents.AGENTS`.
         steps: Steps of each training.
         seeds: Number of trainings of each kind, seeded 0, 1, ...

@@ -1,8 +1,7 @@
 """Every size of a transformer world model, and the two presets.
 
 ``faithful()`` is the model of Robine et al. (ICLR 2023) as its authors released it. ``compact()`` is ours: small enough
-to be bundled and to be trained in an hour or two on two CPU cores; ``docs/compact.md`` lists every difference with the
-figure that justifies it.
+to be bundled, and to be trained on CPU cores; ``docs/compact.md`` tells how it differs, and why.
 """
 
 from dataclasses import dataclass, field

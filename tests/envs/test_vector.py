@@ -233,5 +233,5 @@ def test_context_with_a_reward_that_is_no_number_is_refused(tiny_snapshots: dict
 def test_probability_that_is_none_is_refused(tiny_snapshots: dict[str, Path], value: float) -> None:
     envs = LearnedVectorEnv(tiny_snapshots["compact"], 1, output="torch", differentiable=True)
     envs.reset(seed=0)
-    with pytest.raises(ValueError, match="probability that is negative or not finite"):
+    with pytest.raises(ValueError, match=f"probability {value:g}, which is negative or not finite"):
         envs.step(torch.full((1, 3), value))

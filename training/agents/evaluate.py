@@ -40,10 +40,6 @@ class Evaluation:
         """How many there are."""
         return len(self.returns)
 
-    def __str__(self) -> str:
-        """The result in words."""
-        return f"return {self.mean:.2f}, sd {self.sd:.2f}, in {self.episodes} episodes"
-
 
 class TensorEnvs:
     """A vector environment that takes and gives tensors on a device, whatever it computes with.

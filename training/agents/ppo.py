@@ -45,7 +45,8 @@ class PpoConfig:
         gradient_norm: Largest norm of the gradient.
         scale_rewards: Whether to divide rewards by the deviation of the discounted return so far; left out, where observations
             are numbers.
-        truncation_ends: Whether nothing follows a truncated episode, as where the end of the time is part of the problem.
+        truncation_ends: Whether nothing follows a truncated episode; left out, something does, but where the end of the time is
+            part of the problem.
         evaluate_every: Steps between two evaluations; 0 evaluates at the end only.
         evaluation_episodes: Episodes of an evaluation.
 
@@ -65,7 +66,7 @@ class PpoConfig:
     value: float = 0.5
     gradient_norm: float = 0.5
     scale_rewards: bool | None = None
-    truncation_ends: bool = False
+    truncation_ends: bool | None = None
     evaluate_every: int = 0
     evaluation_episodes: int = 30
 

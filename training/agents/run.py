@@ -33,7 +33,7 @@ class PpoRun:
     """A training of an agent.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         num_envs: Environments side by side.
         seed: Seed of everything.
         real: Whether to train in the real environment instead of the learned one.
@@ -118,7 +118,9 @@ def train_ppo(
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
     agent = run.make_agent(envs).to(target)
     twin = judges.unwrapped
-    if isinstance(twin, SystemVectorEnv):  # its time is part of the problem, and of what is observed
+    if (
+        isinstance(twin, SystemVectorEnv) and config.truncation_ends is None
+    ):  # its time is part of the problem, and of what is observed
         limit = run.max_episode_steps
         config = replace(config, truncation_ends=limit is None or limit >= twin.system.horizon)
     stage = PpoStage(config, agent, envs, run.seed, judges)

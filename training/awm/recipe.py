@@ -133,8 +133,10 @@ class BpoRecipe:
 
         Raises:
             gymnasium.error.NameNotFound: If there is no such system.
-            TypeError: If it has no noise or distractors, but some are wanted.
-            ValueError: If a parameter lies outside its range.
+            ValueError: If it has no noise or distractors, but some are wanted, or a parameter lies outside its range.
         """
         extras: dict[str, Any] = {name: getattr(self, name) for name in ("noise", "distractors") if getattr(self, name)}
-        return make_system(self.system, horizon=self.horizon, fixed=self.fixed, **extras)
+        try:
+            return make_system(self.system, horizon=self.horizon, fixed=self.fixed, **extras)
+        except TypeError as error:
+            raise ValueError(f"{error} Leave {' and '.join(extras)} out.") from error

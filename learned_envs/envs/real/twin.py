@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv
 
-from learned_envs.catalog import entry
+from learned_envs.catalog import CATALOG, entry
 from learned_envs.envs.real.registration import SYSTEM_IDS
 from learned_envs.errors import MissingModelError
 
@@ -17,13 +17,14 @@ def make_real(id: str | Path, **kwargs: Any) -> gym.Env:
     """Make the environment that a learned one was learned from.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
 
     Raises:
         gymnasium.error.NameNotFound: If the id is unknown.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
+        TypeError: If the real environment has no such rule.
     """
     kind, name, rules = _what_was_learned(id)
     if kind == "system":
@@ -37,7 +38,7 @@ def make_real_vec(id: str | Path, num_envs: int, **kwargs: Any) -> VectorEnv:
     """Make many of the environments that a learned one was learned from, stepped together.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         num_envs: Number of environments; at least 1.
         **kwargs: Passed on to the real environment, such as ``autoreset_mode``; they override its standard rules.
 
@@ -46,6 +47,7 @@ def make_real_vec(id: str | Path, num_envs: int, **kwargs: Any) -> VectorEnv:
         gymnasium.error.NameNotFound: If the id is unknown.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
+        TypeError: If the real environment has no such rule.
     """
     kind, name, rules = _what_was_learned(id)
     if kind == "system":
@@ -59,7 +61,7 @@ def find_twin(id: str | Path, learned: gym.Env) -> tuple[gym.Env | None, str]:
     """Make the environment that a learned one was learned from, if it is to be had and fits.
 
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         learned: The learned environment.
 
     Returns:
@@ -86,7 +88,8 @@ def _what_was_learned(id: str | Path) -> tuple[str, str, dict[str, Any]]:
     from learned_envs.snapshot import read_config
 
     try:
-        real = read_config(find_snapshot(id)).environment
+        # The catalogue knows the rules of every id: nobody needs the network for those.
+        real = read_config(find_snapshot(id, local_files_only=str(id) in CATALOG)).environment
     except MissingModelError:
         item = entry(str(id))
         limit = "horizon" if item.real[0] == "system" else "max_episode_steps"
