@@ -146,7 +146,7 @@ def experiment(
     Args:
         name: Name of the experiment; an unknown one lists them all.
         run: Folder; the same folder resumes the experiment. By default runs/NAME, or runs/NAME-SIZE.
-        size: full takes hours to days; reduced an hour or two of one core; quick only shows that everything runs, in about a
+        size: full takes hours to days; reduced one to three hours of one core; quick only shows that everything runs, in about a
             minute.
         seeds: Number of seeds, counted from 0; by default the experiment's own.
         threads: CPU threads to use.

@@ -39,6 +39,15 @@ _REDUCED_LANDSCAPE: dict[str, Any] = {
     "fitting": Fitting(updates=1500, batch=32, learning_rate=2e-3, decay=True),
 }
 
+_REDUCED_MYRIAD: dict[str, Any] = {
+    "env_steps": 2500,
+    "warmup": 500,
+    "model_every": 4,
+    "model_batch": 16,
+    "policy_every": 8,
+}
+_HORIZON_METHODS = ("markov", "awm-transformer")
+
 EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
     "gradients": {
         "full": GradientGrowth(),
@@ -72,12 +81,9 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
     "myriad": {
         "full": MyriadReturns(),
         "reduced": MyriadReturns(
-            horizons=(20, 100),
-            methods=("simulator", "markov", "awm-transformer", "sac"),
-            env_steps=2500,
-            warmup=500,
-            model_every=4,
-            model_batch=16,
+            horizons=(100,),
+            methods=("simulator", "markov", "awm-transformer", "hwm-transformer", "sac"),
+            **_REDUCED_MYRIAD,
         ),
         "quick": MyriadReturns(
             systems=("CancerTreatment", "MouldFungicide"),
@@ -85,6 +91,19 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
             methods=("simulator", "markov-critic", "awm-transformer"),
             seeds=2,
             env_steps=120,
+            warmup=20,
+            iterations=30,
+        ),
+    },
+    "myriad-horizons": {
+        "full": MyriadReturns(methods=_HORIZON_METHODS),
+        "reduced": MyriadReturns(horizons=(20, 100, 200), methods=_HORIZON_METHODS, **_REDUCED_MYRIAD),
+        "quick": MyriadReturns(
+            systems=("CancerTreatment",),
+            horizons=(5, 8),
+            methods=_HORIZON_METHODS,
+            seeds=2,
+            env_steps=60,
             warmup=20,
             iterations=30,
         ),
@@ -113,7 +132,7 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
         ),
     },
 }
-"""Each in its sizes: as the paper, or nearly; for an hour or two of one core; and one that shows that everything runs."""
+"""Each in its sizes: as the paper, or nearly; for one to three hours of one core; and one that shows that everything runs."""
 
 
 def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | None = None) -> tuple[Path, Path]:
@@ -125,8 +144,8 @@ def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | No
     Args:
         name: A key of `EXPERIMENTS`.
         folder: Folder of the run.
-        size: How large: ``"full"``, ``"reduced"`` for an hour or two of one core, or ``"quick"``, which only shows that
-            everything runs.
+        size: How large: ``"full"``, ``"reduced"`` for one to three hours of one core, or ``"quick"``, which only shows
+            that everything runs.
         seeds: Another number of seeds.
 
     Returns:
