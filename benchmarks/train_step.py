@@ -20,8 +20,8 @@ from learned_envs.twm.config import TwmConfig, faithful
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.agents.actor_critic import ActorCritic, ActorCriticTraining
 from training.agents.imagination import PaperImagination, Starts
+from training.agents.paper_world import PaperTraining, PaperWorld
 from training.agents.replay import AgentReplay
-from training.agents.worlds import PaperTraining, PaperWorld
 from training.twm.joint import JointTraining, JointUpdate
 from training.twm.replay import BalancedSampler
 

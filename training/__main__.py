@@ -226,8 +226,9 @@ def atari100k(
     import torch
 
     from learned_envs.device import parse_device
-    from training.atari100k import ablated, game_names, in_float32, reduced, train
-    from training.atari100k import preset as make
+    from training.atari100k import train
+    from training.atari100k_config import ablated, game_names, in_float32, reduced
+    from training.atari100k_config import preset as make
     from training.loop import RunError
 
     if (game is None) == (games is None):

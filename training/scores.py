@@ -163,7 +163,7 @@ def _variant(config: dict[str, Any]) -> str:
     """A preset, and in what a run differs from it."""
     from dataclasses import asdict
 
-    from training.atari100k import preset
+    from training.atari100k_config import preset
 
     standard = json.loads(json.dumps(asdict(preset(config["preset"], config["game"], config["seed"]))))
     other = "compact" if config["preset"] == "faithful" else "paper"

@@ -24,6 +24,7 @@ import learned_envs
 import training.__main__
 import training.agents.collector
 import training.atari100k
+import training.atari100k_config
 from learned_envs.envs.real.atari import make_atari
 from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.snapshot import read_snapshot
@@ -31,9 +32,11 @@ from tests.tiny import tiny_config, tiny_model
 from tests.training.sameness import assert_same
 from training.agents import requirements
 from training.agents.collector import Collector, evaluate
+from training.agents.compact_world import CompactTraining
+from training.agents.paper_world import PaperTraining
 from training.agents.replay import AgentReplay
-from training.agents.worlds import CompactTraining, PaperTraining
-from training.atari100k import GAMES, Atari100kConfig, ablated, game_names, preset, reduced, train
+from training.atari100k import train
+from training.atari100k_config import GAMES, Atari100kConfig, ablated, game_names, preset, reduced
 from training.loop import RunError
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
@@ -88,16 +91,16 @@ def _small() -> dict[str, Any]:
         return replace(tiny_config("faithful"), num_actions=num_actions, context=17)
 
     return {
-        "training.atari100k.compact": compact,
-        "training.atari100k.faithful": faithful,
+        "training.atari100k_config.compact": compact,
+        "training.atari100k_config.faithful": faithful,
         "training.agents.collector.make_atari": partial(make_atari, max_episode_steps=40),
     }
 
 
 def make_small() -> None:
     """The same outside of pytest."""
-    training.atari100k.compact = _small()["training.atari100k.compact"]
-    training.atari100k.faithful = _small()["training.atari100k.faithful"]
+    training.atari100k_config.compact = _small()["training.atari100k_config.compact"]
+    training.atari100k_config.faithful = _small()["training.atari100k_config.faithful"]
     training.agents.collector.make_atari = _small()["training.agents.collector.make_atari"]
 
 

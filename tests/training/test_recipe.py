@@ -11,7 +11,7 @@ import pytest
 import training.recipe
 from learned_envs.catalog import CATALOG
 from learned_envs.twm.config import compact, faithful
-from training.agents.worlds import CompactTraining
+from training.agents.compact_world import CompactTraining
 from training.awm.model_recipe import ModelRecipe
 from training.loop import RunError
 from training.recipe import RoundsRecipe, TwmRecipe, load_recipe

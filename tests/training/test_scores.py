@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rliable", reason="rliable computes the intervals")
 
 import training.scores
-from training.atari100k import ablated, preset, reduced
+from training.atari100k_config import ablated, preset, reduced
 from training.loop import RunError
 from training.scores import Method, aggregate, compare, read_runs, reference_methods, reference_scales
 

@@ -8,8 +8,8 @@ import torch
 
 from tests.tiny import NUM_ACTIONS, tiny_config, tiny_model
 from training.agents.actor_critic import ActorCritic, ActorCriticTraining
+from training.agents.paper_world import PaperTraining, PaperWorld, _Passes
 from training.agents.replay import AgentReplay
-from training.agents.worlds import PaperTraining, PaperWorld, _Passes
 from training.twm.joint import JointTraining
 
 STEPS = 90
