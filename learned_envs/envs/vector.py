@@ -78,7 +78,8 @@ class LearnedVectorEnv(BatchedEnv):
             model = load_pretrained(model, revision=revision, local_files_only=local_files_only)
         self.pretrained = model
         self.starts: StartKind = starts
-        self._bank: State | None = None
+        self._contexts: Contexts | None = None
+        self._bank: State | None = None  # where each of them leads
         super().__init__(
             model.model,
             model.observation_space,
@@ -95,13 +96,17 @@ class LearnedVectorEnv(BatchedEnv):
     @torch.no_grad()
     def _draw_starts(self, keys: Tensor, draws: Tensor) -> State:
         """A recorded start for each environment, chosen by its own noise."""
+        if self._contexts is None:
+            self._contexts = self.pretrained.starts.contexts(self.starts)
+        choice = uniform(keys, draws, 1)[:, 0] * len(self._contexts[0])
+        choice = choice.long().clamp_max(len(self._contexts[0]) - 1)
+        if self.num_envs == 1 and self.device.type == "cpu":  # encoding all of them takes longer than it ever saves
+            return self.world_model.start(*(tensor[choice] for tensor in self._contexts))
         if self._bank is None:
-            contexts = self.pretrained.starts.contexts(self.starts)
-            parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in contexts), strict=True)
+            parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in self._contexts), strict=True)
             states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
             self._bank = states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])
-        choice = uniform(keys, draws, 1)[:, 0] * len(self._bank)
-        return self._bank.take(choice.long().clamp_max(len(self._bank) - 1))
+        return self._bank.take(choice)
 
     def _parse_context(self, given: dict[str, Any]) -> Contexts:
         context = super()._parse_context(given)
