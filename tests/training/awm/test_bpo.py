@@ -181,7 +181,7 @@ def test_bad_recipe(changes: dict, message: str) -> None:
 def test_bad_system() -> None:
     with pytest.raises(gym.error.NameNotFound, match="Did you mean CancerTreatment"):
         stage_of(replace(TINY, system="CancerTreatmnt"))
-    with pytest.raises(ValueError, match="no parameter 'noise'.*Leave noise out"):
+    with pytest.raises(ValueError, match=r"no parameter 'noise'.*Leave noise out"):
         stage_of(replace(TINY, system="OneBounce", noise=0.1))
     with pytest.raises(ValueError, match="not trained by BPO"):
         stage_of(replace(TINY, family="open-loop"))
