@@ -34,7 +34,8 @@ def write_gif(path: Path, games: Mapping[str, NDArray[np.uint8]], fps: float = 1
     Raises:
         ValueError: If there is nothing to film, or the games differ in length.
     """
-    _write_gif(path, (_page(games, step) for step in range(_count_steps(games))), fps)
+    pages = (_page(games, step) for step in range(_count_steps(games)))
+    _write_gif(path, next(pages), pages, fps)
 
 
 def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
@@ -56,7 +57,7 @@ def write_pages(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
     first = next(rest, None)
     if first is None:
         raise ValueError(f"There is no page to film for {path}: give at least one.")
-    writers[path.suffix](path, chain([first], rest), fps)
+    writers[path.suffix](path, first, rest, fps)
 
 
 def write_contact_sheet(path: Path, games: Mapping[str, NDArray[np.uint8]], columns: int = 8) -> None:
@@ -130,14 +131,11 @@ def font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _write_gif(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
-    rest = iter(pages)
-    _save(
-        path, next(rest), format="GIF", save_all=True, append_images=rest, duration=max(10, round(1000 / fps)), loop=0
-    )
+def _write_gif(path: Path, first: Image.Image, rest: Iterable[Image.Image], fps: float) -> None:
+    _save(path, first, format="GIF", save_all=True, append_images=rest, duration=max(10, round(1000 / fps)), loop=0)
 
 
-def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
+def _write_mp4(path: Path, first: Image.Image, rest: Iterable[Image.Image], fps: float) -> None:
     """H.264, which every browser plays."""
     try:
         import av
@@ -147,8 +145,6 @@ def _write_mp4(path: Path, pages: Iterable[Image.Image], fps: float) -> None:
         ) from error
 
     with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        rest = iter(pages)
-        first = next(rest)
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         # Colours are stored for two by two pixels.
         stream.width, stream.height, stream.pix_fmt = first.width // 2 * 2, first.height // 2 * 2, "yuv420p"

@@ -1,5 +1,6 @@
 """The batched face of a learned environment."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -78,8 +79,6 @@ class LearnedVectorEnv(BatchedEnv):
             model = load_pretrained(model, revision=revision, local_files_only=local_files_only)
         self.pretrained = model
         self.starts: StartKind = starts
-        self._contexts: Contexts | None = None
-        self._bank: State | None = None  # where each of them leads
         super().__init__(
             model.model,
             model.observation_space,
@@ -96,17 +95,22 @@ class LearnedVectorEnv(BatchedEnv):
     @torch.no_grad()
     def _draw_starts(self, keys: Tensor, draws: Tensor) -> State:
         """A recorded start for each environment, chosen by its own noise."""
-        if self._contexts is None:
-            self._contexts = self.pretrained.starts.contexts(self.starts)
-        choice = uniform(keys, draws, 1)[:, 0] * len(self._contexts[0])
-        choice = choice.long().clamp_max(len(self._contexts[0]) - 1)
         if self.num_envs == 1 and self.device.type == "cpu":  # encoding all of them takes longer than it ever saves
+            choice = _choose(keys, draws, len(self._contexts[0]))
             return self.world_model.start(*(tensor[choice] for tensor in self._contexts))
-        if self._bank is None:
-            parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in self._contexts), strict=True)
-            states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
-            self._bank = states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])
-        return self._bank.take(choice)
+        return self._bank.take(_choose(keys, draws, len(self._bank)))
+
+    @cached_property
+    def _contexts(self) -> Contexts:
+        return self.pretrained.starts.contexts(self.starts)
+
+    @cached_property
+    def _bank(self) -> State:
+        """Where each recorded start leads."""
+        contexts = self.pretrained.starts.contexts(self.starts)
+        parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in contexts), strict=True)
+        states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
+        return states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])
 
     def _parse_context(self, given: dict[str, Any]) -> Contexts:
         context = super()._parse_context(given)
@@ -119,3 +123,8 @@ class LearnedVectorEnv(BatchedEnv):
         if self.pretrained.system is None:
             return super()._elapsed(state)
         return self.pretrained.system.split(self.world_model.observe(state))[1]
+
+
+def _choose(keys: Tensor, draws: Tensor, count: int) -> Tensor:
+    """One of so many starts for each environment: int64, shape (B,)."""
+    return (uniform(keys, draws, 1)[:, 0] * count).long().clamp_max(count - 1)

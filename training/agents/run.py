@@ -118,9 +118,8 @@ def train_ppo(
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
     agent = run.make_agent(envs).to(target)
     twin = judges.unwrapped
-    if (
-        isinstance(twin, SystemVectorEnv) and config.truncation_ends is None
-    ):  # its time is part of the problem, and of what is observed
+    # The time of a control problem is part of it, and of what is observed.
+    if config.truncation_ends is None and isinstance(twin, SystemVectorEnv):
         limit = run.max_episode_steps
         config = replace(config, truncation_ends=limit is None or limit >= twin.system.horizon)
     stage = PpoStage(config, agent, envs, run.seed, judges)
