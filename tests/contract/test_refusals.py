@@ -11,7 +11,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from learned_envs.envs.batched import BatchedEnv, EnvState
+from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.errors import MissingModelError
+from learned_envs.pretrained import load_pretrained
 from tests.contract.vector_checker import Subject, random_context, steady_action, still
 
 
@@ -42,6 +44,12 @@ def test_revision_of_what_the_hub_cannot_have(subject: Subject) -> None:
     with pytest.raises(ValueError if of_folder else MissingModelError) as raised:
         subject.vector(2, revision="main")
     _expect_words(raised.value, words)
+
+
+def test_revision_of_a_model_that_is_loaded_already() -> None:
+    loaded = load_pretrained("LearnedCopyTask-v0")
+    with pytest.raises(ValueError, match="revision is 'v1', but the model is loaded already"):
+        LearnedVectorEnv(loaded, 2, revision="v1")
 
 
 @pytest.mark.filterwarnings("ignore:.*render_mode.*")  # Gymnasium warns before we refuse

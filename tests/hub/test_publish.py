@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from hub.__main__ import main
 from hub.build import build
+from hub.card import write_card
 from hub.catalogue import pull, rows
 from hub.check import check
 from hub.publish import publish, publish_all
@@ -192,8 +194,6 @@ def test_whoever_published_meanwhile_is_not_overwritten(
         return compare(*arguments)
 
     monkeypatch.setattr(module, "compare", meanwhile)
-    from hub.card import write_card
-
     write_card(folder)
     with pytest.raises(MissingModelError, match="412"):
         publish(folder, REPOSITORY)
@@ -305,6 +305,17 @@ def test_card_is_metadata_and_a_page(built: Path) -> None:
     assert metrics == {"open_loop.ball.1": 0.95, "open_loop.ball.15": 0.5, "open_loop.rollouts": 8, "looks_right": 0.75}
     for expected in (f'model="{REPOSITORY}"', "preview.gif", "## Limits", '"made": "for tests"', "revision="):
         assert expected in page
+
+
+def test_card_names_the_command_that_trained_it(tmp_path: Path) -> None:
+    recipe, run = tmp_path / "recipe", tmp_path / "run"
+    write_tiny_snapshot(recipe, "compact", "LearnedPong-v0")
+    model = tiny_model("faithful")
+    told = {"atari100k": {"preset": "faithful", "score": 13.1}}
+    config = replace(tiny_snapshot_config(model.config, "LearnedPong-v0"), provenance=told)
+    write_snapshot(run, config, model, tiny_starts(model.config), {})
+    assert "Trained by `python -m training twm --recipe pong`." in write_card(recipe).read_text()
+    assert "Trained by `python -m training atari100k --game Pong --preset faithful`." in write_card(run).read_text()
 
 
 # Catalogue
