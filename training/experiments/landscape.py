@@ -27,11 +27,12 @@ from training.experiments.forms import COLORS, fitted_model, new_model, starts_o
 from training.experiments.statistics import mean_interval
 from training.loop import update_seed
 
-__all__ = ["Landscape", "climb", "count_maxima"]
+__all__ = ["Landscape", "basin", "climb", "count_maxima"]
 
 _CHUNK = 64  # actions at a time: a history-conditioned transformer keeps a copy of its cache for every step
 _TRUE_CHUNK = 512  # the double pendulum keeps 6 kB an action and step
 _NEAR = 0.05  # so far from the best action a climb may end to count as a success
+_NUMBERS = ("maxima", "variation", "largest_slope", "median_slope", "error", "success", "basin", "earned")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Landscape:
         ends = climb(lambda at: _landscape(model, system, at)[1], starts, self.climb_steps)
         earned, _ = _landscape(Simulator(system), system, ends)
         best = float(actions[true.argmax()])
+        low, high = basin(actions, true)
         return {
             "returns": _digits(returns),
             "slopes": _digits(slopes),
@@ -92,22 +94,22 @@ class Landscape:
             "best_action": best,
             "ends": _digits(ends),
             "success": float(((ends - best).abs() <= _NEAR).double().mean()),
+            "basin": float(((low <= ends) & (ends <= high)).double().mean()),
             "earned": float(earned.mean()),
         }
 
     def summarize(self, results: Results) -> dict[str, Any]:
         """Each number with an interval over the seeds, by horizon and form."""
-        numbers = ("maxima", "variation", "largest_slope", "median_slope", "error", "success", "earned")
         summary: dict[str, Any] = {}
         for horizon, form in product(self.horizons, ("simulator", *self.forms)):
             seeds = range(1 if form == "simulator" else self.seeds)
             runs = [results[f"{horizon}-{form}-{seed}"] for seed in seeds]
-            entry = {name: mean_interval([run[name] for run in runs]) for name in numbers}
+            entry = {name: mean_interval([run[name] for run in runs]) for name in _NUMBERS}
             summary.setdefault(str(horizon), {})[form] = entry
         return summary
 
     def draw(self, results: Results, summary: dict[str, Any]) -> Figure:
-        """Return, slope and success of the first seed, a row a horizon."""
+        """Return and slope of the first seed, and where climbs end, a row a horizon."""
         figure = Figure((14, 3.6 * len(self.horizons)), layout="constrained")
         grid = figure.subplots(len(self.horizons), 3, squeeze=False)
         actions = np.linspace(-1, 1, self.grid)
@@ -117,7 +119,7 @@ class Landscape:
                 result = results[f"{horizon}-{form}-0"]
                 row[0].plot(actions, result["returns"], color=COLORS[form], lw=1, label=form)
                 row[1].plot(actions, np.abs(result["slopes"]) + 1e-9, color=COLORS[form], lw=0.7)
-            entries = [summary[str(horizon)][form]["success"] for form in forms]
+            entries = [summary[str(horizon)][form]["basin"] for form in forms]
             means = np.array([entry["mean"] for entry in entries])
             spans = np.array([[e["mean"] - e["low"], e["high"] - e["mean"]] for e in entries]).clip(0).T
             row[2].barh(forms, means, xerr=spans, color=[COLORS[form] for form in forms])
@@ -126,7 +128,7 @@ class Landscape:
             row[0].set(title=f"{self.system}, H = {horizon}: return", xlabel="first action")
             row[0].set_ylim(true.min() - margin, true.max() + margin)
             row[1].set(title="size of the slope", xlabel="first action", yscale="log")
-            row[2].set(title="share of climbs that reach the goal", xlim=(0, 1))
+            row[2].set(title="share of climbs that end in the goal's basin", xlim=(0, 1))
         grid[0, 0].legend(fontsize=7)
         return figure
 
@@ -153,6 +155,21 @@ def climb(slope: Callable[[Tensor], Tensor], starts: Tensor, steps: int, rate: f
         with torch.no_grad():
             actions.clamp_(-1, 1)
     return actions.detach()
+
+
+def basin(actions: Tensor, returns: Tensor) -> tuple[float, float]:
+    """Ends of the stretch around the best action in which the return is above its median.
+
+    Args:
+        actions: Rising, shape (n,).
+        returns: What they earn, shape (n,).
+    """
+    best = int(returns.argmax())
+    outside = (returns <= returns.median()).nonzero()[:, 0]
+    before, after = outside[outside < best], outside[outside > best]
+    low = int(before[-1]) + 1 if len(before) else 0
+    high = int(after[0]) - 1 if len(after) else len(actions) - 1
+    return float(actions[low]), float(actions[high])
 
 
 def count_maxima(values: Tensor) -> int:

@@ -19,7 +19,7 @@ from training.provenance import provenance
 __all__ = ["EXPERIMENTS", "Size", "run_experiment"]
 
 Size = Literal["full", "reduced", "quick"]
-_REDUCED_FIT = Fitting(updates=300, batch=16, learning_rate=2e-3, decay=True)
+_REDUCED_FIT = Fitting(updates=1000, batch=16, learning_rate=2e-3, decay=True)
 _QUICK_FIT = Fitting(updates=30, batch=16, decay=True)
 _QUICK_LANDSCAPE: dict[str, Any] = {
     "forms": ("markov", "awm-transformer"),
@@ -36,7 +36,7 @@ _REDUCED_LANDSCAPE: dict[str, Any] = {
     "episodes": 1000,
     "grid": 1001,
     "climb_steps": 80,
-    "fitting": Fitting(updates=1500, batch=32, learning_rate=2e-3, decay=True),
+    "fitting": Fitting(updates=6000, batch=32, learning_rate=2e-3, decay=True),
 }
 
 _REDUCED_MYRIAD: dict[str, Any] = {
@@ -52,7 +52,7 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
     "gradients": {
         "full": GradientGrowth(),
         "reduced": GradientGrowth(
-            systems=("CancerTreatment",),
+            systems=("CancerTreatment", "DoublePendulum"),
             forms=("markov", "awm-lstm", "awm-transformer", "hwm-transformer"),
             horizons=(5, 10, 20, 50, 100, 200),
             batch=8,

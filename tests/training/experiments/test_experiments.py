@@ -9,7 +9,7 @@ import torch
 
 from training.experiments import EXPERIMENTS, registry, run_experiment
 from training.experiments.fuzzy_bear import FuzzyBear
-from training.experiments.landscape import climb, count_maxima
+from training.experiments.landscape import basin, climb, count_maxima
 from training.experiments.statistics import growth, iqm_interval, mean_interval
 from training.loop import RunError
 
@@ -89,6 +89,13 @@ def test_maxima_are_counted_inside_and_a_plateau_once() -> None:
     assert count_maxima(torch.tensor([3.0, 2, 1])) == 0
     x = torch.linspace(0, 1, 1001, dtype=torch.float64)
     assert count_maxima((2 * torch.pi * 7 * x).sin()) == 7
+
+
+def test_basin_is_the_stretch_around_the_best_action_above_the_median() -> None:
+    actions = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    assert basin(actions, torch.tensor([0.0, 5, 1, 2, 4, 6, 3, 0, 4])) == (0.0, 0.25)
+    assert basin(actions, torch.arange(9.0)) == (0.25, 1.0)
+    assert basin(actions, -torch.arange(9.0)) == (-1.0, -0.25)
 
 
 def test_climb_reaches_the_top_and_stays_inside() -> None:
