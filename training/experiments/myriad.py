@@ -1,5 +1,6 @@
 """What policies earn in the Myriad systems, by what their gradient went through (spec items 12 and 13)."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -117,18 +118,31 @@ class MyriadReturns:
         return [reference.normalize(final) for final in finals]
 
     def draw(self, results: Results, summary: dict[str, Any]) -> Figure:
-        """Interquartile mean over the horizon."""
+        """Interquartile mean over the horizon, or of each method where there is one horizon."""
         figure = Figure((8, 5), layout="constrained")
         axes = figure.subplots()
+        label = "normalised return (interquartile mean, 95% interval)"
+        if len(self.horizons) == 1:
+            middle, spans = _intervals(summary[str(self.horizons[0])].values())
+            axes.barh(self.methods, middle, xerr=spans, capsize=2)
+            axes.axvline(1, color="grey", lw=0.8, ls="--")
+            axes.set(
+                xlabel=label, title=f"H = {self.horizons[0]}: 0 is random, 1 the best plan found in the true equations"
+            )
+            return figure
         for offset, method in enumerate(self.methods):
-            entries = [summary[str(horizon)][method] for horizon in self.horizons]
-            middle = np.array([entry["iqm"] for entry in entries])
-            spans = np.array([[e["iqm"] - e["low"], e["high"] - e["iqm"]] for e in entries]).clip(0).T
+            middle, spans = _intervals(summary[str(horizon)][method] for horizon in self.horizons)
             axes.errorbar(
                 np.array(self.horizons) * 1.01**offset, middle, spans, fmt="o-", ms=4, capsize=2, label=method
             )
         axes.axhline(1, color="grey", lw=0.8, ls="--")
-        axes.set(xscale="log", xlabel="horizon H", ylabel="normalised return (interquartile mean, 95% interval)")
+        axes.set(xscale="log", xlabel="horizon H", ylabel=label)
         axes.set_title("0 is random, 1 the best plan found in the true equations")
         axes.legend(fontsize=8)
         return figure
+
+
+def _intervals(entries: Iterable[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Interquartile means, shape (n,), and how far their intervals reach to either side, shape (2, n)."""
+    low, middle, high = (np.array(row) for row in zip(*((e["low"], e["iqm"], e["high"]) for e in entries), strict=True))
+    return middle, np.stack([middle - low, high - middle]).clip(0)
