@@ -16,7 +16,7 @@ from training.awm.run import train_and_evaluate
 from training.experiments.experiment import Part, Results
 from training.experiments.fuzzy_bear import FuzzyBear
 from training.experiments.myriad import METHODS
-from training.experiments.statistics import mean_interval
+from training.experiments.statistics import bars, mean_interval
 
 __all__ = ["Failures"]
 
@@ -106,10 +106,9 @@ class Failures:
         axes = figure.subplots()
         width = 0.8 / len(self.methods)
         for place, method in enumerate(self.methods):
-            entries = [summary[case][method] for case in summary]
-            spans = np.array([[e["mean"] - e["low"], e["high"] - e["mean"]] for e in entries]).clip(0).T
+            middle, spans = bars(summary[case][method] for case in summary)
             at = np.arange(len(summary)) + (place - (len(self.methods) - 1) / 2) * width
-            axes.bar(at, [entry["mean"] for entry in entries], width, yerr=spans, capsize=2, label=method)
+            axes.bar(at, middle, width, yerr=spans, capsize=2, label=method)
         axes.set_xticks(range(len(summary)), list(summary))
         axes.set(ylabel="normalised return (95% interval)")
         axes.legend(fontsize=8)

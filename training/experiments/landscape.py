@@ -24,7 +24,7 @@ from training.awm.fit import Fitting
 from training.awm.gradient import follow
 from training.experiments.experiment import Part, Results
 from training.experiments.forms import COLORS, fitted_model, new_model, starts_of
-from training.experiments.statistics import mean_interval
+from training.experiments.statistics import bars, mean_interval
 from training.loop import update_seed
 
 __all__ = ["Landscape", "basin", "climb", "count_maxima"]
@@ -119,9 +119,7 @@ class Landscape:
                 result = results[f"{horizon}-{form}-0"]
                 row[0].plot(actions, result["returns"], color=COLORS[form], lw=1, label=form)
                 row[1].plot(actions, np.abs(result["slopes"]) + 1e-9, color=COLORS[form], lw=0.7)
-            entries = [summary[str(horizon)][form]["basin"] for form in forms]
-            means = np.array([entry["mean"] for entry in entries])
-            spans = np.array([[e["mean"] - e["low"], e["high"] - e["mean"]] for e in entries]).clip(0).T
+            means, spans = bars(summary[str(horizon)][form]["basin"] for form in forms)
             row[2].barh(forms, means, xerr=spans, color=[COLORS[form] for form in forms])
             true = np.array(results[f"{horizon}-simulator-0"]["returns"])
             margin = 0.1 * float(np.ptp(true)) + 1e-9

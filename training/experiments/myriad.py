@@ -1,6 +1,5 @@
 """What policies earn in the Myriad systems, by what their gradient went through (spec items 12 and 13)."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
@@ -15,7 +14,7 @@ from training.awm.recipe import BpoRecipe
 from training.awm.reference import Reference, measure_reference
 from training.awm.run import train_and_evaluate
 from training.experiments.experiment import Part, Results
-from training.experiments.statistics import iqm_interval
+from training.experiments.statistics import bars, iqm_interval
 
 __all__ = ["METHODS", "SUITE", "MyriadReturns"]
 
@@ -123,7 +122,7 @@ class MyriadReturns:
         axes = figure.subplots()
         label = "normalised return (interquartile mean, 95% interval)"
         if len(self.horizons) == 1:
-            middle, spans = _intervals(summary[str(self.horizons[0])].values())
+            middle, spans = bars(summary[str(self.horizons[0])].values(), "iqm")
             axes.barh(self.methods, middle, xerr=spans, capsize=2)
             axes.axvline(1, color="grey", lw=0.8, ls="--")
             axes.set(
@@ -131,7 +130,7 @@ class MyriadReturns:
             )
             return figure
         for offset, method in enumerate(self.methods):
-            middle, spans = _intervals(summary[str(horizon)][method] for horizon in self.horizons)
+            middle, spans = bars((summary[str(horizon)][method] for horizon in self.horizons), "iqm")
             axes.errorbar(
                 np.array(self.horizons) * 1.01**offset, middle, spans, fmt="o-", ms=4, capsize=2, label=method
             )
@@ -140,9 +139,3 @@ class MyriadReturns:
         axes.set_title("0 is random, 1 the best plan found in the true equations")
         axes.legend(fontsize=8)
         return figure
-
-
-def _intervals(entries: Iterable[dict[str, float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Interquartile means, shape (n,), and how far their intervals reach to either side, shape (2, n)."""
-    low, middle, high = (np.array(row) for row in zip(*((e["low"], e["iqm"], e["high"]) for e in entries), strict=True))
-    return middle, np.stack([middle - low, high - middle]).clip(0)

@@ -1,10 +1,11 @@
 """Estimates with intervals: what a few seeds allow to say."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["growth", "iqm_interval", "mean_interval"]
+__all__ = ["bars", "growth", "iqm_interval", "mean_interval"]
 
 _REPETITIONS = 5000
 _PERCENTILES = (2.5, 97.5)
@@ -53,6 +54,17 @@ def iqm_interval(scores: Any) -> dict[str, Any]:
     )
     low, high = intervals[""][:, 0]
     return {"iqm": float(points[""][0]), "low": float(low), "high": float(high), "by": "rliable"}
+
+
+def bars(entries: Iterable[Mapping[str, Any]], middle: str = "mean") -> tuple[np.ndarray, np.ndarray]:
+    """What an error bar is drawn of: middles, shape (n,), and how far the intervals reach to either side, shape (2, n).
+
+    Args:
+        entries: Results of `mean_interval`, or of `iqm_interval`.
+        middle: Name of the estimate, ``"mean"`` or ``"iqm"``.
+    """
+    low, at, high = np.array([(entry["low"], entry[middle], entry["high"]) for entry in entries]).T
+    return at, np.stack([at - low, high - at]).clip(0)
 
 
 def _iqm(values: np.ndarray) -> np.ndarray:
