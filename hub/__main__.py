@@ -11,14 +11,14 @@ __all__ = ["main"]
 _Positional = Annotated[Path, tyro.conf.Positional]
 
 
-def build(run: _Positional, /, out: Path | None = None, repo: str | None = None, license: str = "mit") -> None:
+def build(run: _Positional, /, out: Path | None = None, repo: str | None = None, license: str | None = None) -> None:
     """Make a snapshot that can be published: what a training run wrote, with a film and a card.
 
     Args:
         run: Folder of a finished run, or of a snapshot that is to be completed, or brought to today's format.
         out: Where it goes; what is there is replaced. By default dist/hub/ID for a run, and the same folder for a snapshot.
-        repo: Where it will be published, ORGANIZATION/NAME; by default the catalogue's own place.
-        license: Licence of the model, as the Hub names it.
+        repo: Where it will be published, ORGANIZATION/NAME; by default where the old card says, or the catalogue's own place.
+        license: Licence of the model, as the Hub names it; by default what the old card says, or mit.
     """
     from hub.build import build as make
     from hub.build import find_source
@@ -115,7 +115,10 @@ def pull(name: Annotated[str, tyro.conf.Positional], /, revision: str | None = N
 def main() -> None:
     """Run a command; what a user can mend is told in one line."""
     import gymnasium
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
+
+    from learned_envs.download import is_of_network
 
     commands = {
         "build": build,
@@ -131,6 +134,10 @@ def main() -> None:
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
         sys.exit("Interrupted.")
+    except Exception as error:
+        if not is_of_network(error):
+            raise
+        sys.exit(f"error: {constants.ENDPOINT} cannot be reached: {error}")
 
 
 if __name__ == "__main__":

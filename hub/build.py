@@ -9,8 +9,7 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hub.card import write_card
-from learned_envs.catalog import repository_of
+from hub.card import card_settings, write_card
 from learned_envs.demo import choose_player, film
 from learned_envs.environment import AtariConfig
 from learned_envs.envs.single import LearnedEnv
@@ -25,7 +24,7 @@ __all__ = ["build", "find_source"]
 _FPS, _FRAMES = 15, 60
 
 
-def build(source: Path, out: Path, repository: str | None = None, license: str = "mit") -> Path:
+def build(source: Path, out: Path, repository: str | None = None, license: str | None = None) -> Path:
     """Make a complete snapshot, or complete and rewrite one that is there.
 
     Weights, starts and figures are taken over as they are. The same input gives the same files, byte for byte.
@@ -34,8 +33,8 @@ def build(source: Path, out: Path, repository: str | None = None, license: str =
         source: Folder of a finished training run, or of a snapshot; one of a development version before the first release is
             brought to today's format.
         out: Where the result goes, complete or not at all; what is there is replaced.
-        repository: Where it will be published; None for the catalogue's own place.
-        license: Licence of the model, as the Hub names it.
+        repository: Where it will be published; None for where the old card says, or the catalogue's own place.
+        license: Licence of the model, as the Hub names it; None for what the old card says, or mit.
 
     Returns:
         ``out``.
@@ -52,7 +51,8 @@ def build(source: Path, out: Path, repository: str | None = None, license: str =
             parts = config, snapshot.model, snapshot.starts, snapshot.fidelity
             write_snapshot(partial, *parts, replace=True, policy=policy)
             _write_preview(partial, snapshot)
-            write_card(partial, repository or repository_of(config.id), license)
+            old_repository, old_license = card_settings(folder) or (None, None)
+            write_card(partial, repository or old_repository, license or old_license)
     return out
 
 

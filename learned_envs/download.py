@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from learned_envs.errors import MissingModelError, SnapshotError
 from learned_envs.manifest import MANIFEST, damaged_files, read_manifest
 
-__all__ = ["download", "is_repository", "tell_failure"]
+__all__ = ["download", "is_of_network", "is_repository", "tell_failure"]
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -220,7 +220,7 @@ def _persist(attempt: Callable[[], Result], repository: str, revision: str | Non
             told = tell_failure(problem, repository, revision)
             if told is not None:
                 raise told from error
-            if not _of_network(problem):
+            if not is_of_network(problem):
                 raise
     raise _Unreachable(_first_line(problem)) from problem
 
@@ -233,7 +233,7 @@ def _reason(error: Exception) -> Exception:
     return cause if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, Exception) else error
 
 
-def _of_network(error: Exception) -> bool:
+def is_of_network(error: Exception) -> bool:
     """Whether the network, or the machine behind it, is to blame. The client's own errors have no common ancestor."""
     if isinstance(error, OSError):
         return error.errno not in _OURS

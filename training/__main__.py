@@ -71,7 +71,7 @@ def twm(
     from training.recipe import load_recipe
     from training.twm.run import train
 
-    torch.set_num_threads(threads)
+    _use(threads)
     loaded = load_recipe(recipe)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
@@ -95,12 +95,20 @@ def awm(recipe: str, run: Path | None = None, seed: int | None = None, threads: 
     from training.awm.world_model import make_world_model
     from training.recipe import load_recipe
 
-    torch.set_num_threads(threads)
+    _use(threads)
     loaded = load_recipe(recipe, ModelRecipe)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
     snapshot = make_world_model(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}")
     _deliver(snapshot, loaded.id, bundle)
+
+
+def _use(threads: int) -> None:
+    import torch
+
+    if threads < 1:
+        raise ValueError(f"threads is {threads}, but must be at least 1.")
+    torch.set_num_threads(threads)
 
 
 def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
@@ -110,7 +118,7 @@ def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
         target = BUNDLED / id
         with replacing(target) as partial:
             shutil.copytree(snapshot, partial)
-        print(f"and, bundled, in {target}")
+        print(f"and, bundled, in {target}; complete it with a card and a film: python -m hub build {target}")
 
 
 def bpo(recipe: tyro.conf.OmitArgPrefixes[BpoRecipe], run: Path | None = None, threads: int = 1) -> None:
@@ -125,7 +133,7 @@ def bpo(recipe: tyro.conf.OmitArgPrefixes[BpoRecipe], run: Path | None = None, t
 
     from training.awm.run import train_policy
 
-    torch.set_num_threads(threads)
+    _use(threads)
     method = "-".join(filter(None, (recipe.family, recipe.backbone)))
     folder = run or Path("runs") / f"bpo-{recipe.system}-{method}-{recipe.horizon}-{recipe.seed}"
     result = train_policy(recipe, folder)
@@ -146,7 +154,7 @@ def experiment(
     Args:
         name: Name of the experiment; an unknown one lists them all.
         run: Folder; the same folder resumes the experiment. By default runs/NAME, or runs/NAME-SIZE.
-        size: full takes hours to days; reduced one to three hours of one core; quick only shows that everything runs, in about a
+        size: full takes hours to days; reduced hours of one core; quick only shows that everything runs, in about a
             minute.
         seeds: Number of seeds, counted from 0; by default the experiment's own.
         threads: CPU threads to use.
@@ -155,7 +163,7 @@ def experiment(
 
     from training.experiments import run_experiment
 
-    torch.set_num_threads(threads)
+    _use(threads)
     folder = run or Path("runs") / (name if size == "full" else f"{name}-{size}")
     figure, numbers = run_experiment(name, folder, size, seeds)
     print(f"The figure is {figure}, the numbers are in {numbers}")
@@ -181,7 +189,7 @@ def ppo(
 
     from training.agents.run import train_ppo
 
-    torch.set_num_threads(threads)
+    _use(threads)
     name = "-".join(["ppo", *["real"][: run.real], Path(run.id).name, str(run.seed)])
     folder = folder or Path("runs") / name
     result = train_ppo(run, config, folder, device)
@@ -233,7 +241,9 @@ def atari100k(
 
     if (game is None) == (games is None):
         raise RunError("Name either one --game or several --games.")
-    torch.set_num_threads(threads)
+    if seeds < 1:
+        raise RunError(f"seeds is {seeds}, but must be at least 1.")
+    _use(threads)
     wanted = [(name, number) for name in game_names(game or games or "") for number in range(seed, seed + seeds)]
     for name, number in wanted:
         config = reduced(ablated(make(preset, name, number), ablations), interactions, updates)
@@ -288,7 +298,7 @@ def main() -> None:
     except (ExperienceError, RunError, OSError, ValueError, gymnasium.error.Error) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("Interrupted. The same command goes on from the last checkpoint.")
+        sys.exit("Interrupted. The same command goes on from the last checkpoint, if there is one.")
 
 
 if __name__ == "__main__":

@@ -57,13 +57,16 @@ def train(
         RunError: If the folder belongs to another run, or disk or device have not enough room.
     """
     result = folder / "result.json"
-    open_run(folder, {"atari100k": _VERSION, **asdict(config), "ale_py": version("ale-py")})
+    description = {"atari100k": _VERSION, **asdict(config), "ale_py": version("ale-py")}
     if result.is_file() and (folder / "snapshot" / "config.json").is_file():
-        return json.loads(result.read_text())
-    run = _Run(config, folder, torch.device(device))
-    for stage in run.stages():
-        run_stage(stage, folder, config.seed, checkpoint_seconds)
-    run.finish()
+        open_run(folder, description)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        run = _Run(config, folder, torch.device(device))  # refuses what cannot be trained before the folder is claimed
+        open_run(folder, description)
+        for stage in run.stages():
+            run_stage(stage, folder, config.seed, checkpoint_seconds)
+        run.finish()
     for checkpoint in folder.glob("*.pt"):  # the snapshot holds what is wanted of them
         checkpoint.unlink()
     return json.loads(result.read_text())

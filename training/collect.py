@@ -134,7 +134,7 @@ def collect(config: CollectConfig, folder: Path) -> None:
             raise ExperienceError(
                 f"{folder} holds a recording of {found['config']}, not of {content['config']}. Use another folder."
             )
-        if found["complete"]:
+        if found["complete"] and sum(_recorded_steps(folder, slot)[1] for slot in range(config.games)) == config.steps:
             print(f"{folder} is complete: {config.steps} steps.")
             return
     write_manifest(folder, content)
@@ -196,6 +196,12 @@ def _remember(recorders: list[_Recorder | None], observations: np.ndarray, slots
 
 
 def _recorded_steps(folder: Path, slot: int) -> tuple[int, int]:
-    """Episodes and steps of one game that are already on disk."""
+    """Episodes and steps of one game that are already on disk, up to the first one that is missing.
+
+    What lies beyond is removed. It comes back as it was, for an episode depends on nothing but its number.
+    """
     files = sorted(folder.glob(f"episode-{slot:02d}-*.npz"))
-    return len(files), sum(len(Episode.load(path).actions) for path in files)
+    unbroken = [path for number, path in enumerate(files) if path.stem == f"episode-{slot:02d}-{number:05d}"]
+    for path in files[len(unbroken) :]:
+        path.unlink()
+    return len(unbroken), sum(len(Episode.load(path).actions) for path in unbroken)

@@ -16,12 +16,20 @@ __all__ = ["provenance"]
 
 def provenance() -> dict[str, Any]:
     """The command that is running, and the versions of what it runs on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     return {
-        "command": shlex.join(["python", "-m", "training", *sys.argv[1:]]),
-        "commit": commit.stdout.strip() or None,
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "commit": _commit(),
         "learned_envs": learned_envs.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout; None outside one, or without git."""
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    except OSError:
+        return None
+    return asked.stdout.strip() or None

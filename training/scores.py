@@ -102,11 +102,11 @@ def read_runs(paths: tuple[Path, ...], name: str) -> list[Method]:
     own: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     methods = []
     for path in paths:
-        if path.is_file() and path.name != "result.json":
-            methods.append(_read_other(path))
-            continue
         files = [path] if path.is_file() else sorted(path.rglob("result.json"))
         results = [content for file in files if (content := _read_result(file)) is not None]
+        if not results and path.is_file():
+            methods.append(_read_other(path))
+            continue
         if not results:
             raise RunError(f"{path} holds no finished run of Atari 100k: there is no such result.json in it.")
         for content in results:

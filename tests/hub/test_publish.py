@@ -14,7 +14,7 @@ import yaml
 
 from hub.__main__ import main
 from hub.build import build
-from hub.card import write_card
+from hub.card import card_settings, write_card
 from hub.catalogue import pull, rows
 from hub.check import check
 from hub.publish import publish, publish_all
@@ -354,6 +354,8 @@ def test_command_line_builds_checks_publishes_lists_and_pulls(
     _run(monkeypatch, "build", str(built.parent / "run"))
     assert (tmp_path / "dist" / "hub" / "LearnedPong-v0" / MANIFEST).is_file()
     _run(monkeypatch, "card", "dist/hub/LearnedPong-v0", "--repo", REPOSITORY, "--license", "apache-2.0")
+    _run(monkeypatch, "build", "dist/hub/LearnedPong-v0")
+    assert card_settings(tmp_path / "dist" / "hub" / "LearnedPong-v0") == (REPOSITORY, "apache-2.0")
     _run(monkeypatch, "check", "dist/hub/LearnedPong-v0")
     _run(monkeypatch, "publish", "dist/hub/LearnedPong-v0", "--repo", REPOSITORY, "--tag", "v1.0")
     capsys.readouterr()
@@ -363,6 +365,10 @@ def test_command_line_builds_checks_publishes_lists_and_pulls(
     assert "license: apache-2.0" in (tmp_path / "pong" / CARD).read_text()
     for arguments in (["publish"], ["publish", "pong", "--all"], ["check", "nowhere"], ["pull", "lab/nothing"]):
         with pytest.raises(SystemExit, match="error: "):
+            _run(monkeypatch, *arguments)
+    hub.inject("drop")
+    for arguments in (["catalogue"], ["publish", "pong", "--repo", REPOSITORY, "--dry-run"]):
+        with pytest.raises(SystemExit, match=r"error: http://\S+ cannot be reached: "):
             _run(monkeypatch, *arguments)
 
 

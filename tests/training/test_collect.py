@@ -60,6 +60,17 @@ def test_interrupted_recording_ends_up_the_same_byte_for_byte(
 
 
 @both_batches
+def test_deleted_episode_comes_back(tmp_path: Path, config: CollectConfig) -> None:
+    """As the error about a damaged one advises."""
+    collect(config, tmp_path)
+    whole = _contents(tmp_path)
+    for name in ("episode-00-00001.npz", "episode-01-00000.npz"):
+        (tmp_path / name).unlink()
+        collect(config, tmp_path)
+        assert _contents(tmp_path) == whole
+
+
+@both_batches
 def test_every_game_records_its_share_in_whole_episodes(tmp_path: Path, config: CollectConfig) -> None:
     collect(config, tmp_path)
     manifest = read_manifest(tmp_path)

@@ -4,6 +4,7 @@ The folder of a run holds ``run.json`` (what was asked for), a checkpoint, logs 
 ``agent.safetensors``, and ``result.json``. The same command resumes a run, or returns at once when it is finished.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from learned_envs.envs.real.control import SystemVectorEnv
 from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.files import write_json
+from learned_envs.manifest import MANIFEST
 from learned_envs.starts import StartKind
 from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
@@ -64,6 +66,15 @@ class PpoRun:
         if self.real and (self.starts != "initial" or self.max_episode_steps is not None):
             raise ValueError("starts and max_episode_steps are of imagined episodes: leave them out with real.")
 
+    def describe(self) -> dict[str, Any]:
+        """What tells this training from others: files by what is in them, wherever they lie."""
+        description = asdict(self)
+        if (manifest := Path(self.id) / MANIFEST).is_file():
+            description["id"] = _digest(manifest)  # it holds the checksums of all others
+        if self.agent is not None and Path(self.agent).is_file():
+            description["agent"] = _digest(Path(self.agent))
+        return description
+
     def make_envs(self, device: torch.device) -> VectorEnv:
         """Where the agent is trained."""
         if self.real:
@@ -109,14 +120,16 @@ def train_ppo(
         RunError: If the folder belongs to another run.
     """
     target = parse_device(device)
-    open_run(folder, asdict(run) | asdict(config))
+    description = run.describe() | asdict(config)
     path = folder / "result.json"
     if path.exists():
+        open_run(folder, description)
         return json.loads(path.read_text())
     torch.manual_seed(run.seed)
     envs = run.make_envs(target)
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
     agent = run.make_agent(envs).to(target)
+    open_run(folder, description)
     twin = judges.unwrapped
     # The time of a control problem is part of it, and of what is observed.
     if config.truncation_ends is None and isinstance(twin, SystemVectorEnv):
@@ -133,3 +146,7 @@ def train_ppo(
     for each in (envs, judges):
         each.close()
     return json.loads(path.read_text())
+
+
+def _digest(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

@@ -59,7 +59,7 @@ def train_sac(recipe: BpoRecipe, system: System) -> list[tuple[int, float]]:
     """Train a policy by SAC. It is not resumed: an interrupted training begins again.
 
     Args:
-        recipe: Steps, evaluations, seed and clip are used; rates and sizes are those of the released code.
+        recipe: Steps, evaluations, capacity, normalisation and seed are used; rates and sizes are those of the released code.
         system: The real system.
 
     Returns:

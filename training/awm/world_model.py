@@ -49,8 +49,10 @@ def make_world_model(recipe: ModelRecipe, folder: Path, checkpoint_seconds: floa
         RunError: If the folder belongs to a run of another recipe.
         ValueError: If the system has noise, which a policy cannot be compared in.
     """
-    open_run(folder, asdict(recipe))
     system = recipe.make_system()
+    if system.noise_size:
+        raise ValueError(f"{recipe.system} is noisy with these options, but a policy is judged by one episode: leave noise out.")
+    open_run(folder, asdict(recipe))
     seen, unseen = (_record(recipe, system, kind) for kind in ("episodes", "unseen"))
     models: dict[str, ContinuousWorldModel] = {}
     measured: dict[str, dict[str, Any]] = {}

@@ -39,6 +39,8 @@ class Failures:
         seeds: How many seeds, from 0.
         env_steps: Real steps of a training.
         warmup: Real steps before learning begins.
+        policy_every: Real steps between two updates of the policy; 16 in the released code.
+        policy_learning_rate: 1e-4 in the released code.
         evaluation_episodes: Episodes of an evaluation.
         iterations: Steps of the optimiser that finds the optimum.
     """
@@ -51,6 +53,8 @@ class Failures:
     seeds: int = 5
     env_steps: int = 5000
     warmup: int = 1500
+    policy_every: int = 4
+    policy_learning_rate: float = 1e-3
     evaluation_episodes: int = 256
     iterations: int = 500
 
@@ -80,8 +84,8 @@ class Failures:
             seed=seed,
             env_steps=self.env_steps,
             warmup=self.warmup,
-            policy_every=4,
-            policy_learning_rate=1e-3,
+            policy_every=self.policy_every,
+            policy_learning_rate=self.policy_learning_rate,
             evaluation_episodes=self.evaluation_episodes,
             **METHODS[method],
         )

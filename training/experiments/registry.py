@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from learned_envs.files import write_json
+from learned_envs.files import replacing, write_json
 from training.awm.fit import Fitting
 from training.experiments.experiment import Experiment, Results
 from training.experiments.failures import Failures
@@ -40,9 +40,7 @@ _REDUCED_LANDSCAPE: dict[str, Any] = {
 }
 
 _REDUCED_MYRIAD: dict[str, Any] = {
-    "env_steps": 2500,
-    "warmup": 500,
-    "model_every": 4,
+    "env_steps": 10000,
     "model_batch": 16,
     "policy_every": 8,
 }
@@ -132,7 +130,7 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
         ),
     },
 }
-"""Each in its sizes: as the paper, or nearly; for one to three hours of one core; and one that shows that everything runs."""
+"""Each in its sizes: as the paper, or nearly; for some hours of one core; and one that shows that everything runs."""
 
 
 def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | None = None) -> tuple[Path, Path]:
@@ -144,8 +142,8 @@ def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | No
     Args:
         name: A key of `EXPERIMENTS`.
         folder: Folder of the run.
-        size: How large: ``"full"``, ``"reduced"`` for one to three hours of one core, or ``"quick"``, which only shows
-            that everything runs.
+        size: How large: ``"full"``, ``"reduced"`` for some hours of one core, or ``"quick"``, which only shows that
+            everything runs.
         seeds: Another number of seeds.
 
     Returns:
@@ -168,7 +166,8 @@ def run_experiment(name: str, folder: Path, size: Size = "full", seeds: int | No
     results = _do_parts(experiment, folder)
     summary = experiment.summarize(results)
     numbers, figure = folder / f"{name}.json", folder / f"{name}.png"
-    experiment.draw(results, summary).savefig(figure, dpi=130)
+    with replacing(figure) as partial:
+        experiment.draw(results, summary).savefig(partial, dpi=130, format="png")
     seeds_used = list(range(experiment.seeds))
     content = {"experiment": name, "size": size, "settings": settings, "seeds": seeds_used, "summary": summary}
     write_json(numbers, {**content, "provenance": provenance()})

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from rliable import library, metrics
 
 __all__ = ["bars", "growth", "iqm_interval", "mean_interval"]
 
@@ -29,23 +30,15 @@ def mean_interval(values: Any) -> dict[str, Any]:
 def iqm_interval(scores: Any) -> dict[str, Any]:
     """Interquartile mean over runs and tasks, with the 95% interval of a bootstrap that is stratified by task.
 
-    Computed by rliable (Agarwal et al., NeurIPS 2021) where it is installed; else by the same rule here.
+    Computed by rliable (Agarwal et al., NeurIPS 2021).
 
     Args:
         scores: Shape (runs, tasks), finite.
 
     Returns:
-        ``iqm``, ``low``, ``high``, and who computed them, ``by``.
+        ``iqm``, ``low`` and ``high``.
     """
     scores = np.asarray(scores, float)
-    try:
-        from rliable import library, metrics  # pyright: ignore[reportMissingImports] - optional
-    except ImportError:
-        generator = np.random.default_rng(0)
-        rows = generator.integers(len(scores), size=(_REPETITIONS, *scores.shape))
-        estimates = _iqm(np.take_along_axis(scores[None], rows, 1).reshape(_REPETITIONS, -1))
-        low, high = np.percentile(estimates, _PERCENTILES)
-        return {"iqm": float(_iqm(scores.reshape(1, -1))[0]), "low": float(low), "high": float(high), "by": "numpy"}
     points, intervals = library.get_interval_estimates(
         {"": scores},
         lambda drawn: np.array([metrics.aggregate_iqm(drawn)]),
@@ -53,7 +46,7 @@ def iqm_interval(scores: Any) -> dict[str, Any]:
         random_state=np.random.RandomState(0),
     )
     low, high = intervals[""][:, 0]
-    return {"iqm": float(points[""][0]), "low": float(low), "high": float(high), "by": "rliable"}
+    return {"iqm": float(points[""][0]), "low": float(low), "high": float(high)}
 
 
 def bars(entries: Iterable[Mapping[str, Any]], middle: str = "mean") -> tuple[np.ndarray, np.ndarray]:
@@ -65,12 +58,6 @@ def bars(entries: Iterable[Mapping[str, Any]], middle: str = "mean") -> tuple[np
     """
     low, at, high = np.array([(entry["low"], entry[middle], entry["high"]) for entry in entries]).T
     return at, np.stack([at - low, high - at]).clip(0)
-
-
-def _iqm(values: np.ndarray) -> np.ndarray:
-    """Mean of the middle half of each row, as `scipy.stats.trim_mean` cuts it."""
-    cut = values.shape[1] // 4
-    return np.sort(values, 1)[:, cut : values.shape[1] - cut].mean(1)
 
 
 def growth(horizons: Any, sizes: Any) -> dict[str, float]:

@@ -168,6 +168,11 @@ def test_recipe_that_cannot_be_is_refused(changes: dict[str, Any], message: str)
         replace(RECIPE, **changes)
 
 
+def test_noisy_system_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is noisy"):
+        make_world_model(replace(RECIPE, options={"noise": 0.1}), tmp_path)
+
+
 def test_too_few_episodes_are_refused() -> None:
     with pytest.raises(ValueError, match="unseen is 1"):
         PlansRecipe(10, 1)

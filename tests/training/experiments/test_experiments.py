@@ -76,14 +76,6 @@ def test_interquartile_mean_leaves_the_outer_quarters_out_and_keeps_tasks_apart(
     assert interval["low"] == interval["high"] == interval["iqm"] == 3.0
 
 
-def test_interquartile_mean_agrees_with_rliable() -> None:
-    metrics = pytest.importorskip("rliable.metrics")
-    scores = np.random.default_rng(0).normal(size=(5, 8))
-    interval = iqm_interval(scores)
-    assert interval["by"] == "rliable"
-    assert interval["iqm"] == pytest.approx(metrics.aggregate_iqm(scores))
-
-
 def test_maxima_are_counted_inside_and_a_plateau_once() -> None:
     assert count_maxima(torch.tensor([0.0, 1, 0, 2, 2, 1, 3])) == 2
     assert count_maxima(torch.tensor([3.0, 2, 1])) == 0

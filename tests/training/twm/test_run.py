@@ -80,6 +80,12 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
     assert env.step(0)[0] in env.observation_space
 
 
+def test_finished_run_may_be_moved(tmp_path: Path) -> None:
+    weights = _weights(train(RECIPE, tmp_path / "here"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert _weights(train(RECIPE, tmp_path / "there")) == weights
+
+
 def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(RECIPE, tmp_path / "whole")
     followed_by = {"observation": "encode_all", "dynamics": "train_ppo", "refit-2": "measure_pong"}
