@@ -121,7 +121,7 @@ def entry(id: str) -> CatalogEntry:
 
 
 def list_envs() -> list[str]:
-    """All ids, sorted; `entry` tells more of each."""
+    """The ids of the catalogue, sorted; `entry` tells more of each. Those of `register_snapshot` are Gymnasium's alone."""
     return sorted(CATALOG)
 
 

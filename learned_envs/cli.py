@@ -69,6 +69,7 @@ def demo(
     device: str = "cpu",
     out: Path = Path("demo_out"),
     seed: int = 0,
+    revision: str | None = None,
 ) -> None:
     """Play many imagined games at once, measure their speed beside that of the real ones, and film or draw both.
 
@@ -79,10 +80,11 @@ def demo(
         device: Where the model runs, such as cpu, cuda or cuda:1.
         out: Folder for the film and the contact sheet, or the curves of a control problem.
         seed: Seed of starts, actions and imagination.
+        revision: Branch, tag or commit on the Hub.
     """
     from learned_envs.demo import run_demo
 
-    run_demo(id, num_envs, steps, device, out, seed, _console())
+    run_demo(id, num_envs, steps, device, out, seed, _console(), revision)
 
 
 def play(
@@ -95,6 +97,7 @@ def play(
     real: bool = True,
     out: Path = Path("play_out"),
     open: bool = False,
+    revision: str | None = None,
 ) -> None:
     """Play on a local web page, with the keyboard or with sliders, beside the real environment under the same actions.
 
@@ -108,6 +111,7 @@ def play(
         real: Whether to play the real environment beside it, if it is installed.
         out: Folder for the films that are recorded.
         open: Whether to open the page in the browser at once.
+        revision: Branch, tag or commit on the Hub.
     """
     try:
         from learned_envs.play.server import run_play
@@ -126,6 +130,7 @@ def play(
         out=out,
         open_browser=open,
         console=_console(),
+        revision=revision,
     )
 
 
@@ -140,6 +145,7 @@ def transfer(
     baselines: bool = True,
     device: str = "cpu",
     out: Path | None = None,
+    revision: str | None = None,
 ) -> None:
     """Train an agent in imagination and judge it in reality, beside the same agent trained in reality.
 
@@ -157,10 +163,11 @@ def transfer(
             those are fewer, and with as many steps as in imagination.
         device: Where agents and the learned environment compute, such as cpu or cuda.
         out: Folder for the table, the plot, the returns and the agents; by default transfer_out/ID-AGENT.
+        revision: Branch, tag or commit on the Hub.
     """
     from learned_envs.transfer import TransferConfig, compare
 
-    config = TransferConfig(id, agent, steps, seeds, n_envs, evaluations, episodes, baselines)
+    config = TransferConfig(id, agent, steps, seeds, n_envs, evaluations, episodes, baselines, revision)
     compare(config, out or Path("transfer_out") / f"{Path(id).name}-{agent}", device, _console())
 
 

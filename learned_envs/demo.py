@@ -21,6 +21,7 @@ from learned_envs.envs.real.twin import find_twin, make_real_vec
 from learned_envs.envs.single import LearnedEnv
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.fidelity.pong import detect
+from learned_envs.pretrained import find_snapshot
 from learned_envs.video import write_contact_sheet, write_gif
 
 __all__ = ["Player", "choose_player", "film", "measure_speed", "run_demo"]
@@ -29,7 +30,16 @@ _CONTEXT_STEPS = 24  # real observations handed to the learned game
 _FILM_STEPS = 90  # six seconds
 
 
-def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed: int, console: Console) -> None:
+def run_demo(
+    model: str,
+    num_envs: int,
+    steps: int,
+    device: str,
+    out: Path,
+    seed: int,
+    console: Console,
+    revision: str | None = None,
+) -> None:
     """Measure speed, film or draw, and print what was measured and where the pictures are.
 
     Without the emulator the learned game is measured and filmed alone. Control problems have no pictures: of them, an episode is
@@ -43,6 +53,7 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         out: Folder for ``film.gif`` and ``contact_sheet.png``, or ``curves.png``.
         seed: Seed of starts, actions and imagination.
         console: Where to print.
+        revision: Branch, tag or commit of a model on the Hub.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -52,7 +63,8 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}, but there must be at least 1 step.")
-    learned = LearnedVectorEnv(model, num_envs, device=device)
+    folder = str(find_snapshot(model, revision))  # once: a branch of the Hub may move
+    learned = LearnedVectorEnv(folder, num_envs, device=device)
     config = learned.pretrained.config
     out.mkdir(parents=True, exist_ok=True)
     games = bool(learned.metadata["render_modes"])
@@ -61,13 +73,13 @@ def run_demo(model: str, num_envs: int, steps: int, device: str, out: Path, seed
         soft_wrap=True,
     )
     imagined = _measure(learned, steps, seed, "imagined", console)
-    alone = LearnedEnv(model, device=device)
-    real, reason = find_twin(model, alone)
+    alone = LearnedEnv(folder, device=device)
+    real, reason = find_twin(folder, alone)
     if real is None:
         console.print(f"Going on without the real game. {reason}", soft_wrap=True)
         emulated = None
     else:
-        emulated = _measure(make_real_vec(model, num_envs), steps, seed, "emulated" if games else "real", console)
+        emulated = _measure(make_real_vec(folder, num_envs), steps, seed, "emulated" if games else "real", console)
     _print_speeds(imagined, emulated, games, console)
     if not games:
         assert real is not None  # its equations came with the package

@@ -1,11 +1,14 @@
 """What was learned: the real environments that a snapshot can name."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import gymnasium as gym
+from pydantic import TypeAdapter, ValidationError
 
+from learned_envs.envs.real.atari import AtariRules
 from learned_envs.envs.real.systems import System, make_system
 
 __all__ = ["AtariConfig", "SystemConfig"]
@@ -23,7 +26,7 @@ class AtariConfig:
     Args:
         kind: Which maker of real twins builds it.
         name: ALE name of the game.
-        options: Keywords that fix its rules.
+        options: Fields of `learned_envs.envs.real.atari.AtariRules` that are not as usual.
         num_actions: Size of its discrete action set.
         action_meanings: A word for each action.
         max_episode_steps: Steps after which an episode is truncated.
@@ -31,7 +34,7 @@ class AtariConfig:
         packages: Versions of the packages it was recorded with.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or an option is unknown or does not fit.
     """
 
     kind: Literal["atari"]
@@ -51,6 +54,11 @@ class AtariConfig:
                 f"num_actions is {self.num_actions}, max_episode_steps {self.max_episode_steps}, and there are "
                 f"{len(self.action_meanings)} action_meanings; expected at least 1 each, and one meaning for each action."
             )
+        try:
+            TypeAdapter(AtariRules).validate_json(json.dumps(self.options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"options.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,19 @@ def replacing(target: Path) -> Iterator[Path]:
     Yields:
         A path of which nothing exists yet, on the same file system. A file, or a folder, must be written there.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial, before = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "before"))
     _remove(partial)
     try:
         yield partial
+        _remove(before)
         if partial.is_dir() and target.is_dir():  # a folder cannot be renamed over a full one
-            os.replace(target, before := target.with_name(f".{target.name}.before"))
-            os.replace(partial, target)
-            _remove(before)
-        else:
-            os.replace(partial, target)
+            os.replace(target, before)
+        os.replace(partial, target)
     finally:
+        if before.exists() and not target.exists():
+            os.replace(before, target)
         _remove(partial)
+        _remove(before)
 
 
 @contextmanager

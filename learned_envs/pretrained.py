@@ -85,7 +85,10 @@ class Pretrained:
 
 
 def load(
-    name: str | Path, revision: str | None = None, device: str | torch.device = "cpu", local_files_only: bool = False
+    name: str | Path,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    local_files_only: bool = False,
 ) -> WorldModel:
     """Load a world model, for people who want functions and gradients.
 
@@ -93,7 +96,7 @@ def load(
         name: Id, folder of a snapshot, or repository on the Hub, ``organization/name``.
         revision: Branch, tag or commit on the Hub; a folder has none. With one, an id is looked up on the Hub even if a model
             of it is bundled.
-        device: Where to put the model.
+        device: Where to put the model; None for the CPU.
         local_files_only: Whether to do without the network.
 
     Returns:
@@ -138,14 +141,18 @@ def register_snapshot(folder: str | Path) -> str:
 
 
 def load_pretrained(
-    name: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu", local_files_only: bool = False
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    local_files_only: bool = False,
 ) -> Pretrained:
     """Load a trained model.
 
     Args:
         name: Id, folder, or repository on the Hub.
         revision: Branch, tag or commit on the Hub.
-        device: Where to put the model.
+        device: Where to put the model; None for the CPU.
         local_files_only: Whether to do without the network.
 
     Raises:
@@ -182,11 +189,15 @@ def find_snapshot(name: str | Path, revision: str | None = None, local_files_onl
         )
     if folder is not None:
         return folder
-    name = str(name)
+    if isinstance(name, Path):
+        raise MissingModelError(f"There is no folder {name}.")
     if name in CATALOG:
         return _find_id(name, revision, local_files_only)
     if is_repository(name):
-        return download(name, revision, local_files_only)
+        try:
+            return download(name, revision, local_files_only)
+        except MissingModelError as error:
+            raise MissingModelError(f"{error} Nor is there a folder {name!r} here.") from error
     near = get_close_matches(name, [*CATALOG, *_registered], n=1)
     hint = f"did you mean {near[0]}?" if near else "list them with: learned-envs list"
     raise MissingModelError(

@@ -81,23 +81,27 @@ def make_vec_env(
     return _seeded(BatchedVecEnv(envs), seed)
 
 
-def make_real_vec_env(id: str | Path, n_envs: int = 1, *, seed: int | None = None, **kwargs: Any) -> "BatchedVecEnv":
+def make_real_vec_env(
+    id: str | Path, n_envs: int = 1, *, seed: int | None = None, revision: str | None = None, **kwargs: Any
+) -> "BatchedVecEnv":
     """Make many of the environments that a learned one was learned from.
 
     Args:
         id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         n_envs: Number of environments; at least 1.
         seed: Seeds the environments with seed, seed + 1, ... at the first reset, as ``seed()`` does.
+        revision: Branch, tag or commit of a snapshot on the Hub.
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
 
     Raises:
         ValueError: If ``n_envs`` is below 1.
         gymnasium.error.NameNotFound: If the id is unknown.
+        MissingModelError: If the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
     """
     _check_count(n_envs)
-    envs = make_real_vec(id, n_envs, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
+    envs = make_real_vec(id, n_envs, revision=revision, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
     return _seeded(BatchedVecEnv(envs), seed)
 
 
@@ -231,7 +235,7 @@ class BatchedVecEnv(VecEnv):
         if isinstance(self.envs, SyncVectorEnv):
             methods = [self.envs.envs[index].get_wrapper_attr(method_name) for index in chosen]
         else:
-            methods = [self._method(method_name, index) for index in chosen]
+            methods = [self._method(method_name, index % self.num_envs) for index in chosen]
         return [method(*method_args, **method_kwargs) for method in methods]
 
     def _method(self, name: str, index: int) -> Any:

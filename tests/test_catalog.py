@@ -99,6 +99,10 @@ def test_mistyped_id_suggests_the_nearest() -> None:
 def test_word_like_no_id_shows_how_to_list_them() -> None:
     with pytest.raises(gym.error.NameNotFound, match="learned-envs list"):
         entry("xyz")
+    with pytest.raises(MissingModelError, match=r"There is no folder runs/nothing\.$"):
+        learned_envs.load(Path("runs/nothing"))
+    with pytest.raises(MissingModelError, match=r"Nor is there a folder 'runs/nothing' here\.$"):
+        learned_envs.load("runs/nothing", local_files_only=True)
     with pytest.raises(MissingModelError, match=r"'/nowhere/at/all'.*folder of a snapshot"):
         learned_envs.load("/nowhere/at/all")
 

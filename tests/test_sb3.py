@@ -57,6 +57,12 @@ def test_algorithms_train_in_a_learned_control_problem(
     _train_and_keep(algorithm, "MlpPolicy", make_vec_env(control, 2, max_episode_steps=5), sizes, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*no pictures")
+@pytest.mark.parametrize("id", ["LearnedBearPopulations-v0", "OneBounce-v0", "Myriad/BearPopulations-v0"])
+def test_algorithms_take_ids(id: str) -> None:
+    PPO("MlpPolicy", id, n_steps=4, batch_size=4, **_small()).learn(8)
+
+
 def _train_and_keep(algorithm: Any, policy: str, envs: BatchedVecEnv, sizes: dict[str, Any], tmp_path: Path) -> None:
     agent = algorithm(policy, envs, **_small(), **sizes)
     before = [parameter.clone() for parameter in agent.policy.parameters()]

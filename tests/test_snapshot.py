@@ -403,6 +403,13 @@ def test_missing_field_is_named(folder: Path, place: tuple[str, ...]) -> None:
     assert "config.json" in message and ".".join(place) in message
 
 
+@pytest.mark.parametrize("options", [{"nope": 1}, {"render_mode": "human"}, {"game": "Breakout"}, {"noop_max": "3"}])
+def test_rule_of_a_game_that_does_not_fit_is_named(folder: Path, options: dict[str, Any]) -> None:
+    _edit_config(folder, lambda content: content["environment"].update(options=options))
+    message = _refusal(folder)
+    assert "config.json" in message and f"options.{next(iter(options))}" in message
+
+
 @pytest.fixture
 def control(tmp_path: Path) -> Path:
     """A snapshot of a control problem, to be damaged."""
@@ -459,7 +466,7 @@ def test_field_of_a_control_problem_that_does_not_fit_is_named(
         (lambda tensors: tensors.update({"initial.frames": torch.zeros(3)}), "initial.frames"),
         (lambda tensors: tensors["anywhere.observations"].fill_(torch.nan), "anywhere.observations"),
         (lambda tensors: tensors["anywhere.observations"].fill_(7.0), "anywhere.observations has 7.0 as number 0"),
-        (lambda tensors: tensors["anywhere.observations"][..., 1].fill_(30), "anywhere.observations has the steps"),
+        (lambda tensors: tensors["anywhere.observations"][..., 1].fill_(30), "anywhere.observations has the step 30"),
         (
             lambda tensors: tensors.update({"anywhere.observations": tensors["anywhere.observations"].double()}),
             "anywhere.observations",

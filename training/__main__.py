@@ -65,8 +65,6 @@ def twm(
         threads: CPU threads to use.
         bundle: Put the finished snapshot among the bundled ones.
     """
-    import torch
-
     from learned_envs.device import parse_device
     from training.recipe import load_recipe
     from training.twm.run import train
@@ -89,8 +87,6 @@ def awm(recipe: str, run: Path | None = None, seed: int | None = None, threads: 
         threads: CPU threads to use.
         bundle: Put the finished snapshot among the bundled ones.
     """
-    import torch
-
     from training.awm.model_recipe import ModelRecipe
     from training.awm.world_model import make_world_model
     from training.recipe import load_recipe
@@ -129,8 +125,6 @@ def bpo(recipe: tyro.conf.OmitArgPrefixes[BpoRecipe], run: Path | None = None, t
         run: Folder of the run; the same folder resumes it. By default runs/bpo-SYSTEM-FAMILY-HORIZON-SEED.
         threads: CPU threads to use.
     """
-    import torch
-
     from training.awm.run import train_policy
 
     _use(threads)
@@ -159,8 +153,6 @@ def experiment(
         seeds: Number of seeds, counted from 0; by default the experiment's own.
         threads: CPU threads to use.
     """
-    import torch
-
     from training.experiments import run_experiment
 
     _use(threads)
@@ -185,8 +177,6 @@ def ppo(
         device: Where agent and learned environment compute, such as cpu or cuda.
         threads: CPU threads to use.
     """
-    import torch
-
     from training.agents.run import train_ppo
 
     _use(threads)
@@ -231,8 +221,6 @@ def atari100k(
         threads: CPU threads to use.
         checkpoint_seconds: Time between two checkpoints.
     """
-    import torch
-
     from learned_envs.device import parse_device
     from training.atari100k import train
     from training.atari100k_config import ablated, game_names, in_float32, reduced

@@ -78,8 +78,12 @@ class ContinuousWorldModel(WorldModel):
         if reward is not None:
             self.use_reward(reward)
         # No part of the weights: they belong to the environment, as the known reward does.
-        self.register_buffer("lowest", torch.full((config.observation_dim,), -torch.inf), persistent=False)
-        self.register_buffer("highest", torch.full((config.observation_dim,), torch.inf), persistent=False)
+        self.register_buffer(
+            "lowest", torch.full((config.observation_dim,), -torch.inf, dtype=torch.float32), persistent=False
+        )
+        self.register_buffer(
+            "highest", torch.full((config.observation_dim,), torch.inf, dtype=torch.float32), persistent=False
+        )
         self.observation_shape = (config.observation_dim,)
         self.observation_dtype = torch.float32
         self.noise_size = 0

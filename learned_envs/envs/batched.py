@@ -19,6 +19,7 @@ from torch import Tensor
 
 from learned_envs.device import parse_device
 from learned_envs.envs.actions import parse_actions
+from learned_envs.envs.autoreset import parse_autoreset_mode
 from learned_envs.envs.contexts import CONTEXT_KEYS, parse_context
 from learned_envs.envs.rendering import draw, render_modes
 from learned_envs.nn.noise import uniform
@@ -26,6 +27,8 @@ from learned_envs.starts import Contexts
 from learned_envs.world_model import State, WorldModel
 
 __all__ = ["BatchedEnv", "EnvState"]
+
+_SUM_TOLERANCE = 1e-2  # of probabilities, which callers may have in bfloat16
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,11 @@ class BatchedEnv(VectorEnv, ABC):
         self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.output = output
-        self.autoreset_mode = _parse_autoreset_mode(autoreset_mode)
+        self.autoreset_mode = parse_autoreset_mode(autoreset_mode)
         # Per instance: the class's dict would leak the mode into other instances.
         own = {"render_modes": modes, "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}
-        self.render_mode = render_mode
+        self.render_mode = render_mode if modes else None
         self.differentiable = differentiable
         self.single_observation_space = observation_space
         self.single_action_space = action_space
@@ -146,7 +149,9 @@ class BatchedEnv(VectorEnv, ABC):
             )
         keys, draws = self._seeded(seed, mask)
         with torch.set_grad_enabled(self.differentiable):
-            fresh = self._draw_starts(keys, draws) if _is_empty(given) else self._continue(self._parse_context(given))
+            fresh = (
+                self._draw_starts(keys, draws) if _is_empty(given) else self._continue(self._parse_context(given, mask))
+            )
             state = self._fresh(fresh, keys, draws + 1)
             if partial:  # the others keep their past, and its graph
                 assert self._state is not None
@@ -222,7 +227,8 @@ class BatchedEnv(VectorEnv, ABC):
         """Go on from a copy made by `get_state`, here or in another environment of the same model and size.
 
         Raises:
-            ValueError: If the state belongs to another model or number of environments, or is not finite.
+            ValueError: If the state has another structure, as those of other models mostly have, is of another number of
+                environments, or is not finite.
         """
         if len(state) != self.num_envs:
             raise ValueError(
@@ -277,10 +283,10 @@ class BatchedEnv(VectorEnv, ABC):
         values = torch.tensor([(int(value or 0) + 2**63) % 2**64 - 2**63 for value in seeds], device=self.device)
         return torch.where(given, values, keys), draws.masked_fill(given, 0)
 
-    def _parse_context(self, given: dict[str, Any]) -> Contexts:
+    def _parse_context(self, given: dict[str, Any], mask: Tensor) -> Contexts:
         assert isinstance(self.single_observation_space, gym.spaces.Box)
         spaces = self.single_observation_space, self.single_action_space
-        return parse_context(given, self.num_envs, *spaces, self.device)
+        return parse_context(given, mask, *spaces)
 
     def _continue(self, context: Contexts) -> State:
         """The state after a real context that the caller gives."""
@@ -289,7 +295,7 @@ class BatchedEnv(VectorEnv, ABC):
 
     def _fresh(self, model: State, keys: Tensor, draws: Tensor) -> EnvState:
         """Episodes at their start."""
-        none = torch.zeros(self.num_envs, device=self.device)
+        none = torch.zeros(self.num_envs, dtype=torch.float32, device=self.device)
         return EnvState(model, keys, draws, self._elapsed(model), none, none.bool())
 
     def _reset_where(self, mask: Tensor, state: EnvState, draws: Tensor) -> EnvState:
@@ -384,6 +390,10 @@ class BatchedEnv(VectorEnv, ABC):
         if check_values and not bool(((action >= 0) & action.isfinite()).all()):
             wrong = float(action[~((action >= 0) & action.isfinite())][0])
             raise ValueError(f"actions contains the probability {wrong:g}, which is negative or not finite.")
+        sums = action.detach().sum(1)
+        if check_values and not bool(((sums - 1).abs() < _SUM_TOLERANCE).all()):
+            wrong = float(sums[(sums - 1).abs().argmax()])
+            raise ValueError(f"actions contains probabilities that sum to {wrong:g}, expected 1.")
         return action.float()
 
 
@@ -411,16 +421,10 @@ def _check_arguments(
         raise ValueError(f"max_episode_steps is {max_episode_steps}, but an episode has at least 1 step.")
     if output not in ("numpy", "torch"):
         raise ValueError(f'output is {output!r}, expected "numpy" or "torch".')
-    if render_mode is not None and render_mode not in modes:
+    if render_mode == "rgb_array" and not modes:  # libraries ask for it unasked, and expect no more than a warning
+        gym.logger.warn("There are no pictures of these observations: render_mode='rgb_array' is left aside.")
+    elif render_mode is not None and render_mode not in modes:
         expected = 'None or "rgb_array"' if modes else "None: there are no pictures of these observations"
         raise ValueError(f"render_mode is {render_mode!r}, expected {expected}.")
     if differentiable and output != "torch":
         raise ValueError('differentiable=True needs output="torch": NumPy arrays carry no gradients.')
-
-
-def _parse_autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError as error:
-        known = ", ".join(f'"{known.value}"' for known in AutoresetMode)
-        raise ValueError(f"autoreset_mode is {mode!r}, expected an AutoresetMode or one of {known}.") from error

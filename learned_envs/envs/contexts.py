@@ -16,21 +16,17 @@ CONTEXT_KEYS = ("observations", "actions", "rewards")
 
 
 def parse_context(
-    given: dict[str, Any],
-    num_envs: int,
-    observation_space: gym.spaces.Box,
-    action_space: gym.Space,
-    device: torch.device,
+    given: dict[str, Any], mask: Tensor, observation_space: gym.spaces.Box, action_space: gym.Space
 ) -> Contexts:
     """Check a context for each environment and put it on the device.
 
     Args:
         given: ``"observations"``, shape (num_envs, T, *shape); unless T = 1, ``"actions"``, and optionally ``"rewards"``,
             shape (num_envs, T - 1). What is left out is None.
-        num_envs: Number of environments.
+        mask: Which environments begin there, bool, shape (num_envs,), on the device where the context goes. What is given for
+            others is not looked at: they get the context of the first that does.
         observation_space: Space of one observation.
         action_space: Space of one action.
-        device: Where the context goes.
 
     Returns:
         Observations, actions, and float32 rewards, which are zero where none are given; in memory of their own.
@@ -38,6 +34,7 @@ def parse_context(
     Raises:
         ValueError: If something is missing, or has another shape, dtype or range.
     """
+    num_envs, device = len(mask), mask.device
     observations, actions, rewards = (
         None if given[key] is None else torch.as_tensor(given[key], device=device) for key in CONTEXT_KEYS
     )
@@ -65,20 +62,21 @@ def parse_context(
             f"rewards has shape {tuple(rewards.shape)} and dtype {rewards.dtype}, expected {between} and float32: one "
             "between two observations."
         )
+    rows = torch.where(mask, torch.arange(num_envs, device=device), mask.nonzero()[0])
+    observations, rewards = observations[rows], rewards[rows].float()
     if not bool(rewards.isfinite().all()):
         raise ValueError("rewards holds NaN or infinite values, expected finite ones.")
-    actions = _parse_actions(actions, between, action_space, device)
-    return observations.clone(), actions, rewards.to(torch.float32, copy=True)
+    return observations, _parse_actions(actions, rows, between, action_space), rewards
 
 
-def _parse_actions(actions: Tensor | None, between: tuple[int, int], space: gym.Space, device: torch.device) -> Tensor:
+def _parse_actions(actions: Tensor | None, rows: Tensor, between: tuple[int, int], space: gym.Space) -> Tensor:
     shape = (*between, *(space.shape or ()))
     if actions is None and not between[1]:
-        return parse_actions(torch.zeros(shape, dtype=torch.int64, device=device), space)
+        return parse_actions(torch.zeros(shape, dtype=torch.int64, device=rows.device), space)
     if actions is None:
         raise ValueError(
             f"options has {between[1] + 1} observations but no actions between them: give actions, shape {shape}."
         )
     if tuple(actions.shape) != shape:
         raise ValueError(f"actions has shape {tuple(actions.shape)}, expected {shape}: one between two observations.")
-    return parse_actions(actions, space)
+    return parse_actions(actions[rows], space)

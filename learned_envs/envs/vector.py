@@ -112,8 +112,8 @@ class LearnedVectorEnv(BatchedEnv):
         states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
         return states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])
 
-    def _parse_context(self, given: dict[str, Any]) -> Contexts:
-        context = super()._parse_context(given)
+    def _parse_context(self, given: dict[str, Any], mask: Tensor) -> Contexts:
+        context = super()._parse_context(given, mask)
         if self.pretrained.system is not None:
             self.pretrained.system.check_observations(context[0][:, -1])
         return context

@@ -63,7 +63,8 @@ class Player:
             while (said := await page.receive())["type"] == "websocket.receive":
                 await self._hear(page, said.get("text") or "")
         finally:
-            clock.cancel()
+            async with self._lock:  # a step that is running goes on in its thread, whoever waits for it
+                clock.cancel()
             if self._page is page:
                 self._page = None
                 self._running.clear()

@@ -47,6 +47,7 @@ def run_play(
     out: Path,
     open_browser: bool,
     console: Console,
+    revision: str | None = None,
 ) -> None:
     """Serve the page until Ctrl-C.
 
@@ -61,6 +62,7 @@ def run_play(
         out: Folder for films.
         open_browser: Whether to open the page in the browser.
         console: Where to print.
+        revision: Branch, tag or commit of a model on the Hub.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -71,7 +73,7 @@ def run_play(
     if speed is not None and not 0.5 <= speed <= MAX_SPEED:
         raise ValueError(f"speed is {speed}, but must lie between 0.5 and {MAX_SPEED:g} steps a second.")
     with listen(host, port) as listener:
-        session = Session(model, device=device, seed=seed, real=real)
+        session = Session(model, device=device, seed=seed, real=real, revision=revision)
         if real and session.missing_twin:
             console.print(f"Going on without the real game. {session.missing_twin}", soft_wrap=True)
         address = _address(listener)

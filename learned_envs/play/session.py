@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -100,6 +101,7 @@ class Session:
         device: Where the model runs.
         seed: Seed of both games, at least 0.
         real: Whether to play the real twin beside it, if it is to be had.
+        revision: Branch, tag or commit of a model on the Hub.
 
     Attributes:
         config: What the snapshot says of itself.
@@ -115,12 +117,15 @@ class Session:
         SnapshotError: If the model's files are damaged.
     """
 
-    def __init__(self, model: str, *, device: str = "cpu", seed: int = 0, real: bool = True) -> None:
-        self.config = read_config(find_snapshot(model))
+    def __init__(
+        self, model: str, *, device: str = "cpu", seed: int = 0, real: bool = True, revision: str | None = None
+    ) -> None:
+        folder = str(find_snapshot(model, revision))  # once: a branch of the Hub may move
+        self.config = read_config(Path(folder))
         environment = self.config.environment
         self.system = environment.system if isinstance(environment, SystemConfig) else None
-        self._learned = LearnedEnv(model, device=device)
-        self._real, self.missing_twin = _make_twin(model, self._learned) if real else (None, "It was not asked for.")
+        self._learned = LearnedEnv(folder, device=device)
+        self._real, self.missing_twin = _make_twin(folder, self._learned) if real else (None, "It was not asked for.")
         self.reset(seed)
 
     @property

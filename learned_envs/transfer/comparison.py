@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import learned_envs
 from learned_envs.files import replacing, write_json
-from learned_envs.pretrained import load_pretrained
+from learned_envs.manifest import MODEL, read_manifest
+from learned_envs.pretrained import find_snapshot, load_pretrained
 from learned_envs.sb3 import make_real_vec_env, make_vec_env
 from learned_envs.transfer.agents import Settings, settings
 from learned_envs.transfer.report import Row, plot, rows_of, table
@@ -40,6 +41,7 @@ class TransferConfig:
         evaluations: How often each agent is judged, at even distances.
         episodes: Episodes in imagination and in reality of each evaluation.
         baselines: Whether to train the same agent in the real environment too.
+        revision: Branch, tag or commit of a model on the Hub.
 
     Raises:
         ValueError: If a number is below 1.
@@ -53,6 +55,7 @@ class TransferConfig:
     evaluations: int = 10
     episodes: int = 30
     baselines: bool = True
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "seeds", "n_envs", "evaluations", "episodes"):
@@ -79,18 +82,19 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
         SnapshotError: If the model's files are damaged.
     """
     console = console or Console()
-    pretrained = load_pretrained(config.id)
+    model = find_snapshot(config.id, config.revision)  # once: a branch of the Hub may move
+    pretrained = load_pretrained(model)
     chosen = settings(config.agent, config.id, pretrained.observation_space, pretrained.action_space)
     chosen = replace(chosen, n_envs=config.n_envs or chosen.n_envs)
     side_by_side = min(config.episodes, _MOST_JUDGES)
     judges = Judges(
-        make_vec_env(config.id, side_by_side, device=device),
-        make_real_vec_env(config.id, side_by_side),
+        make_vec_env(model, side_by_side, device=device),
+        make_real_vec_env(model, side_by_side),
         config.episodes,
     )
     real_steps = pretrained.config.provenance.get("real_steps")
-    trainings = _trainings(config, chosen, folder, device, real_steps, pretrained.system is not None)
-    _open(folder, config)
+    trainings = _trainings(config, chosen, model, folder, device, real_steps, pretrained.system is not None)
+    _open(folder, asdict(config) | {"weights": read_manifest(model).files[MODEL].sha256})
     found = _run(trainings, judges, config.seeds, console)
     rows = rows_of(found, real_steps)
     _write(folder, config, found, rows, real_steps)
@@ -102,11 +106,17 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
 
 
 def _trainings(
-    config: TransferConfig, chosen: Settings, folder: Path, device: str, real_steps: int | None, control: bool
+    config: TransferConfig,
+    chosen: Settings,
+    model: Path,
+    folder: Path,
+    device: str,
+    real_steps: int | None,
+    control: bool,
 ) -> dict[str, list[Training]]:
     """The trainings of each kind, one a seed."""
-    imagined = partial(make_vec_env, config.id, chosen.n_envs, device=device)
-    real = partial(make_real_vec_env, config.id, chosen.n_envs)
+    imagined = partial(make_vec_env, model, chosen.n_envs, device=device)
+    real = partial(make_real_vec_env, model, chosen.n_envs)
     kinds: dict[str, tuple[Any, int]] = {"imagination": (imagined, config.steps)}
     if config.baselines:
         if real_steps and real_steps < config.steps:
@@ -130,9 +140,10 @@ def _trainings(
     }
 
 
-def _open(folder: Path, config: TransferConfig) -> None:
+def _open(folder: Path, wanted: dict[str, Any]) -> None:
+    """Begin a folder with what is wanted, or check that it was begun with the same."""
     folder.mkdir(parents=True, exist_ok=True)
-    path, wanted = folder / "config.json", asdict(config)
+    path = folder / "config.json"
     if not path.exists():
         write_json(path, wanted)
         return

@@ -51,7 +51,7 @@ class TransformerWorldModel(WorldModel):
         self.observation_shape = (config.observation.stack, 64, 64)
         self.observation_dtype = torch.uint8
         self.noise_size = config.observation.latent.variables + 1  # one number a variable, one for the reward
-        self.register_buffer("reward_values", torch.tensor(config.reward_values), persistent=False)
+        self.register_buffer("reward_values", torch.tensor(config.reward_values, dtype=torch.float32), persistent=False)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents of observations, the most likely class of each variable.
@@ -73,7 +73,8 @@ class TransformerWorldModel(WorldModel):
         device = observations.device
         if actions is None:
             actions = torch.zeros(batch, 0, dtype=torch.int64, device=device)
-        rewards = torch.zeros(batch, steps - 1, device=device) if rewards is None else self.feed(rewards.float())
+        rewards = torch.zeros(batch, steps - 1, device=device) if rewards is None else self.feed(rewards)
+        rewards = rewards.float()
         before = torch.cat([rewards.new_zeros(batch, 1), rewards], 1)  # reward on the way to each observation
         if self.config.observation.frames_per_code == 1:
             codes, actions, before = self._unstack(observations, actions, before)
@@ -158,6 +159,12 @@ class TransformerWorldModel(WorldModel):
             raise ValueError(
                 f"observations has shape {tuple(observations.shape)}, expected (B, T, {sizes}) with T >= 1 context steps."
             )
+        if observations.dtype != torch.uint8:
+            raise ValueError(
+                f"observations has dtype {observations.dtype}, expected torch.uint8: grey levels from 0 to 255."
+            )
+        if actions is not None and actions.is_floating_point():
+            raise ValueError(f"actions has dtype {actions.dtype}, expected integers: a context took one action a step.")
         between = (observations.shape[0], observations.shape[1] - 1)
         for name, given in (("actions", actions), ("rewards", rewards)):
             if given is not None and tuple(given.shape) != between:

@@ -224,7 +224,21 @@ def test_context_at_no_step_of_an_episode(control: Subject, clock: float | None)
     options = random_context(env, 2)
     place = env.pretrained.system.state_dim  # type: ignore[attr-defined]
     options["observations"] = _spoil(place, float(horizon) if clock is None else clock)(options["observations"])
-    _expect_refused_context(control, options, ["observations has the steps", f"from 0 to {horizon - 1}"])
+    _expect_refused_context(control, options, ["observations has the step ", f"from 0 to {horizon - 1}"])
+
+
+def test_context_of_those_that_stay_is_not_looked_at(control: Subject) -> None:
+    env = control.vector(2)
+    env.reset(seed=0)
+    before, options = env.get_state(), random_context(env, 2)
+    for name in ("observations", "actions", "rewards"):
+        options[name][0] = np.nan
+    env.reset(options=options | {"reset_mask": np.array([False, True])})
+    after = env.get_state()
+    stayed = torch.tensor([0])
+    for (name, mine), (_, theirs) in zip(after.take(stayed).tensors(), before.take(stayed).tensors(), strict=True):
+        assert torch.equal(mine, theirs), name
+    assert all(bool(tensor.isfinite().all()) for _, tensor in after.tensors())
 
 
 def _expect_refused_context(subject: Subject, options: dict[str, Any], words: list[str]) -> None:
@@ -326,11 +340,14 @@ def test_state_that_is_not_finite(subject: Subject) -> None:
 
 
 def test_pictures_of_a_control_problem(control: Subject) -> None:
-    with pytest.raises(ValueError, match=r"render_mode is 'rgb_array'.*no pictures"):
-        control.vector(2, render_mode="rgb_array")
-    with pytest.raises(ValueError, match="no pictures"):
-        control.single(render_mode="rgb_array")
-    env = control.vector(2)
+    """Libraries ask for them unasked, Stable-Baselines3 among them."""
+    with pytest.raises(ValueError, match=r"render_mode is 'human'.*no pictures"):
+        control.vector(2, render_mode="human")
+    with pytest.warns(UserWarning, match="no pictures"):
+        single = control.single(render_mode="rgb_array")
+    with pytest.warns(UserWarning, match="no pictures"):
+        env = control.vector(2, render_mode="rgb_array")
+    assert single.unwrapped.render_mode is None and env.render_mode is None
     env.reset(seed=0)
     with pytest.warns(UserWarning, match="no pictures"):
         assert env.render() is None

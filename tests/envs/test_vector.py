@@ -235,3 +235,22 @@ def test_probability_that_is_none_is_refused(tiny_snapshots: dict[str, Path], va
     envs.reset(seed=0)
     with pytest.raises(ValueError, match=f"probability {value:g}, which is negative or not finite"):
         envs.step(torch.full((1, 3), value))
+    with pytest.raises(ValueError, match=r"probabilities that sum to 0\.6, expected 1"):
+        envs.step(torch.full((1, 3), 0.2))
+
+
+@pytest.mark.parametrize("kind", ["compact", "faithful", "awm-transformer", "markov-mlp"])
+def test_spaces_hold_whatever_the_default_dtype_of_torch(tiny_snapshots: dict[str, Path], kind: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        envs = LearnedVectorEnv(tiny_snapshots[kind], 2, output="torch", max_episode_steps=2)
+        observations, _ = envs.reset(seed=0)
+        dtypes = {"observations": observations.dtype}
+        for _ in range(2):
+            actions = torch.from_numpy(np.stack([envs.single_action_space.sample()] * 2))
+            observations, rewards, *_, infos = envs.step(actions)
+        envs.world_model.start(*envs.pretrained.starts.contexts("anywhere")[:2])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert observations.dtype == dtypes["observations"] == envs.world_model.observation_dtype
+    assert rewards.dtype == infos["episode"]["r"].dtype == torch.float32

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import gymnasium as gym
@@ -73,12 +74,25 @@ def test_comparison_of_a_control_problem_says_what_every_training_came_to(
 def _tell_real_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     load = comparison.load_pretrained
 
-    def told(id: Any) -> Any:
-        pretrained = load(id)
+    def told(model: Any) -> Any:
+        pretrained = load(model)
         pretrained.config.provenance["real_steps"] = steps
         return pretrained
 
     monkeypatch.setattr(comparison, "load_pretrained", told)
+
+
+@pytest.mark.usefixtures("quick")
+def test_comparison_is_of_one_model(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:
+    """A folder may hold another one by now: what was found with the old is not mixed with what is found with the new."""
+    model = tmp_path / "model"
+    config = TransferConfig(str(model), "ppo", 16, evaluations=1, episodes=2, baselines=False)
+    copytree(tiny_snapshots["awm-transformer"], model)
+    compare(config, tmp_path / "out", console=_silent())
+    rmtree(model)
+    copytree(tiny_snapshots["markov-mlp"], model)
+    with pytest.raises(ValueError, match=r"holds another comparison \(it differs in: weights\)"):
+        compare(config, tmp_path / "out", console=_silent())
 
 
 @pytest.mark.usefixtures("quick")

@@ -91,6 +91,8 @@ def test_rewards_and_actions_of_the_context_matter(kind: TinyKind) -> None:
         ({"observations": torch.zeros(2, 4, 64, 64, dtype=torch.uint8)}, "observations"),
         ({"observations": torch.zeros(2, 0, 4, 64, 64, dtype=torch.uint8)}, "observations"),
         ({"observations": torch.zeros(2, 3, 1, 64, 64, dtype=torch.uint8)}, "observations"),
+        ({"observations": torch.zeros(2, 3, 4, 64, 64)}, "observations has dtype torch.float32"),
+        ({"actions": torch.zeros(2, 2)}, "actions has dtype torch.float32"),
         ({"actions": None}, "actions"),
         ({"actions": torch.zeros(2, 3, dtype=torch.int64)}, "actions"),
         ({"rewards": torch.zeros(2, 1)}, "rewards"),

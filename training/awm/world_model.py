@@ -51,7 +51,9 @@ def make_world_model(recipe: ModelRecipe, folder: Path, checkpoint_seconds: floa
     """
     system = recipe.make_system()
     if system.noise_size:
-        raise ValueError(f"{recipe.system} is noisy with these options, but a policy is judged by one episode: leave noise out.")
+        raise ValueError(
+            f"{recipe.id} is noisy with these options, but a policy is judged by one episode: leave noise out."
+        )
     open_run(folder, asdict(recipe))
     seen, unseen = (_record(recipe, system, kind) for kind in ("episodes", "unseen"))
     models: dict[str, ContinuousWorldModel] = {}

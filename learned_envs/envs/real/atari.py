@@ -12,6 +12,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit
+from pydantic import ConfigDict
+
+from learned_envs.envs.autoreset import parse_autoreset_mode
 
 __all__ = ["FRAME_SIZE", "FRAME_SKIP", "FRAME_STACK", "MAX_EPISODE_STEPS", "AtariRules", "make_atari", "make_atari_vec"]
 
@@ -43,6 +46,8 @@ class AtariRules:
     fire: bool = True
     terminal_on_life_loss: bool = False
     repeat_action_probability: float = 0.0
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # where a snapshot names them
 
     def __post_init__(self) -> None:
         if self.noop_max < 0:
@@ -123,7 +128,7 @@ def make_atari_vec(
     """
     if num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}, but there must be at least 1 environment.")
-    chosen, mode = AtariRules(**rules), AutoresetMode(autoreset_mode)
+    chosen, mode = AtariRules(**rules), parse_autoreset_mode(autoreset_mode)
     rom = _rom(game)
     if render_mode is None and mode is not AutoresetMode.DISABLED and _native_keeps(chosen, game):
         from learned_envs.envs.real.atari_vector import NativeAtariVectorEnv

@@ -13,20 +13,22 @@ from learned_envs.errors import MissingModelError
 __all__ = ["find_twin", "make_real", "make_real_vec"]
 
 
-def make_real(id: str | Path, **kwargs: Any) -> gym.Env:
+def make_real(id: str | Path, *, revision: str | None = None, **kwargs: Any) -> gym.Env:
     """Make the environment that a learned one was learned from.
 
     Args:
         id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
+        revision: Branch, tag or commit of a snapshot on the Hub.
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
 
     Raises:
         gymnasium.error.NameNotFound: If the id is unknown.
+        MissingModelError: If the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
         TypeError: If the real environment has no such rule.
     """
-    kind, name, rules = _what_was_learned(id)
+    kind, name, rules = _what_was_learned(id, revision)
     if kind == "system":
         return gym.make(_system_id(name), disable_env_checker=True, **{**rules, **kwargs})
     from learned_envs.envs.real.atari import make_atari
@@ -34,22 +36,24 @@ def make_real(id: str | Path, **kwargs: Any) -> gym.Env:
     return make_atari(name, **{**rules, **kwargs})
 
 
-def make_real_vec(id: str | Path, num_envs: int, **kwargs: Any) -> VectorEnv:
+def make_real_vec(id: str | Path, num_envs: int, *, revision: str | None = None, **kwargs: Any) -> VectorEnv:
     """Make many of the environments that a learned one was learned from, stepped together.
 
     Args:
         id: Id of the learned environment, folder of a snapshot, or repository on the Hub.
         num_envs: Number of environments; at least 1.
+        revision: Branch, tag or commit of a snapshot on the Hub.
         **kwargs: Passed on to the real environment, such as ``autoreset_mode``; they override its standard rules.
 
     Raises:
         ValueError: If ``num_envs`` is below 1.
         gymnasium.error.NameNotFound: If the id is unknown.
+        MissingModelError: If the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
         TypeError: If the real environment has no such rule.
     """
-    kind, name, rules = _what_was_learned(id)
+    kind, name, rules = _what_was_learned(id, revision)
     if kind == "system":
         return gym.make_vec(_system_id(name), num_envs=num_envs, **{**rules, **kwargs})
     from learned_envs.envs.real.atari import make_atari_vec
@@ -81,16 +85,20 @@ def find_twin(id: str | Path, learned: gym.Env) -> tuple[gym.Env | None, str]:
     return real, ""
 
 
-def _what_was_learned(id: str | Path) -> tuple[str, str, dict[str, Any]]:
+def _what_was_learned(id: str | Path, revision: str | None) -> tuple[str, str, dict[str, Any]]:
     """Kind, name and rules of the real environment: a snapshot tells its own, without one the catalogue tells the usual."""
+    from learned_envs.download import is_repository
     from learned_envs.environment import SystemConfig
     from learned_envs.pretrained import find_snapshot
     from learned_envs.snapshot import read_config
 
     try:
         # The catalogue knows the rules of every id: nobody needs the network for those.
-        real = read_config(find_snapshot(id, local_files_only=str(id) in CATALOG)).environment
+        offline = revision is None and str(id) in CATALOG
+        real = read_config(find_snapshot(id, revision, local_files_only=offline)).environment
     except MissingModelError:
+        if revision is not None or is_repository(str(id)):
+            raise
         item = entry(str(id))
         limit = "horizon" if item.real[0] == "system" else "max_episode_steps"
         return *item.real, {limit: item.max_episode_steps}

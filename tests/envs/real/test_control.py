@@ -412,7 +412,7 @@ def test_wrong_action_of_a_single_environment(action: Any, word: str) -> None:
     [
         ({"horizon": 0}, ValueError, "horizon is 0"),
         ({"fixed": "time"}, ValueError, "fixed is 'time'"),
-        ({"render_mode": "rgb_array"}, ValueError, "render_mode is 'rgb_array', expected None"),
+        ({"render_mode": "human"}, ValueError, "render_mode is 'human', expected None"),
         ({"device": "toaster"}, ValueError, "device 'toaster' is not available"),
         ({"colour": "red"}, TypeError, "no parameter 'colour'"),
         ({"system": "CancerTreatmnt"}, gym.error.NameNotFound, "CancerTreatment"),
@@ -451,7 +451,7 @@ def test_mistyped_id_suggests_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("observation", "words"),
     [
-        ([0.5, np.nan], ["steps", "nan", "0 to 99"]),
+        ([0.5, np.nan], ["step ", "nan", "0 to 99"]),
         ([np.nan, 0.0], ["nan as number 0 of state 0"]),
         ([0.5, 100.0], ["100", "0 to 99"]),
         ([0.5, 1.5], ["1.5", "whole"]),

@@ -62,7 +62,7 @@ def test_noise_of_any_draw_is_finite() -> None:
         (torch.zeros(1, 1, 2, dtype=torch.int64), "int64"),
         (torch.full((1, 1, 2), torch.nan), "nan as number 0 of state 0"),
         (torch.full((1, 1, 2), torch.inf), "inf as number 0 of state 0"),
-        (torch.tensor([[[0.4, -1.0]]]), "-1.0"),
+        (torch.tensor([[[0.4, -1.0]]]), "the step -1 in state 0"),
     ],
     ids=str,
 )

@@ -170,7 +170,8 @@ def test_recipe_that_cannot_be_is_refused(changes: dict[str, Any], message: str)
 
 def test_noisy_system_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is noisy"):
-        make_world_model(replace(RECIPE, options={"noise": 0.1}), tmp_path)
+        make_world_model(replace(RECIPE, id="LearnedBacteria-v0", options={"noise": 0.1}), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_few_episodes_are_refused() -> None:

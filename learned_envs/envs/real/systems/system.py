@@ -254,9 +254,12 @@ class System(ABC):
                 f"observations has {values[row, column].item()} as number {column} of state {row}, expected a finite number in "
                 f"[{low[column].item():g}, {high[column].item():g}]."
             )
-        if not bool(((clock >= 0) & (clock < self.horizon) & (clock == clock.round())).all()):
+        wrong = ~((clock >= 0) & (clock < self.horizon) & (clock == clock.round()))
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
             raise ValueError(
-                f"observations has the steps {clock.tolist()}, expected whole numbers from 0 to {self.horizon - 1}."
+                f"observations has the step {clock[row].item():g} in state {row}, expected a whole number from 0 to "
+                f"{self.horizon - 1}."
             )
 
     @abstractmethod
