@@ -114,7 +114,7 @@ def _deliver(snapshot: Path, id: str, bundle: bool) -> None:
         target = BUNDLED / id
         with replacing(target) as partial:
             shutil.copytree(snapshot, partial)
-        print(f"and, bundled, in {target}; complete it with a card and a film: python -m hub build {target}")
+        print(f"and, bundled, in {target}; complete it with card and film: python -m hub build {target}")
 
 
 def bpo(recipe: tyro.conf.OmitArgPrefixes[BpoRecipe], run: Path | None = None, threads: int = 1) -> None:
