@@ -40,7 +40,9 @@ _REDUCED_LANDSCAPE: dict[str, Any] = {
 }
 
 _REDUCED_MYRIAD: dict[str, Any] = {
-    "env_steps": 10000,
+    "env_steps": 2500,
+    "warmup": 500,
+    "model_every": 4,
     "model_batch": 16,
     "policy_every": 8,
 }
