@@ -245,12 +245,10 @@ def test_spaces_hold_whatever_the_default_dtype_of_torch(tiny_snapshots: dict[st
     try:
         envs = LearnedVectorEnv(tiny_snapshots[kind], 2, output="torch", max_episode_steps=2)
         observations, _ = envs.reset(seed=0)
-        dtypes = {"observations": observations.dtype}
-        for _ in range(2):
-            actions = torch.from_numpy(np.stack([envs.single_action_space.sample()] * 2))
-            observations, rewards, *_, infos = envs.step(actions)
+        actions = torch.from_numpy(np.stack([envs.single_action_space.sample()] * 2))
+        following, rewards, *_, infos = envs.step(actions)
         envs.world_model.start(*envs.pretrained.starts.contexts("anywhere")[:2])
     finally:
         torch.set_default_dtype(torch.float32)
-    assert observations.dtype == dtypes["observations"] == envs.world_model.observation_dtype
+    assert observations.dtype == following.dtype == envs.world_model.observation_dtype
     assert rewards.dtype == infos["episode"]["r"].dtype == torch.float32
