@@ -73,8 +73,8 @@ class TransformerWorldModel(WorldModel):
         device = observations.device
         if actions is None:
             actions = torch.zeros(batch, 0, dtype=torch.int64, device=device)
-        rewards = torch.zeros(batch, steps - 1, device=device) if rewards is None else self.feed(rewards)
-        rewards = rewards.float()
+        rewards = torch.zeros(batch, steps - 1, device=device) if rewards is None else rewards
+        rewards = self.feed(rewards.float())
         before = torch.cat([rewards.new_zeros(batch, 1), rewards], 1)  # reward on the way to each observation
         if self.config.observation.frames_per_code == 1:
             codes, actions, before = self._unstack(observations, actions, before)
