@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
+import learned_envs
 from hub.__main__ import main
 from hub.build import build
 from hub.card import card_settings, write_card
 from hub.catalogue import pull, rows
 from hub.check import check
 from hub.publish import publish, publish_all
+from learned_envs.cli import main as command_line
 from learned_envs.errors import MissingModelError, SnapshotError
 from learned_envs.manifest import CARD, MANIFEST, PREVIEW, write_manifest
 from learned_envs.snapshot import write_snapshot
@@ -82,6 +85,20 @@ def test_published_model_steps_the_identical_trajectory(hub: Hub, publisher: str
         assert all(
             mine.dtype == its.dtype and np.array_equal(mine, its) for mine, its in zip(local, there, strict=True)
         )
+
+
+def test_real_twins_and_commands_take_a_revision(
+    hub: Hub, publisher: str, built: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(built, REPOSITORY, tag="v1.0")
+    learned_envs.make_real(REPOSITORY, revision="v1.0").close()
+    for make in (learned_envs.make_real, partial(learned_envs.make_real_vec, num_envs=1)):
+        with pytest.raises(MissingModelError, match="no revision 'v9'"):
+            make(REPOSITORY, revision="v9")
+    for command in ("info", "demo", "play", "transfer"):
+        with pytest.raises(SystemExit):
+            command_line([command, REPOSITORY, "--revision", "v9"])
+        assert "no revision 'v9'" in capsys.readouterr().err
 
 
 def test_publishing_again_without_change_makes_no_commit(hub: Hub, publisher: str, built: Path) -> None:
