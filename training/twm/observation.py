@@ -3,7 +3,8 @@
 A ball of two pixels weighs next to nothing in a mean over 4096. Pixels that differ from the empty scene are therefore
 weighted up, be it in the recorded frame or in the decoded one: specks count like gaps. The decoder first sees probabilities
 instead of samples, so that codes form before they have to be sharp. Half of the frames are drawn by how badly they were
-decoded when last seen; a ball that passes a paddle is in one frame of fifty.
+decoded when last seen; a ball that passes a paddle is in one frame of fifty. Towards the end, codes pay for their entropy:
+where several pictures code as well, as in an empty cell, one must be settled on, or the dynamics would have to predict noise.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
+from learned_envs.nn.categorical import entropy, mix_uniform, most_likely, sample, straight_through
 from learned_envs.twm.observation_model import GridObservationModel
 from training.ranges import check_ranges
 
@@ -32,6 +33,8 @@ class ObservationTraining:
         learning_rate: Highest learning rate of AdamW; it rises over 50 updates and falls as a cosine.
         foreground_weight: Extra weight of the pixels that differ from the empty scene.
         soft_share: Share of the updates in which probabilities are decoded instead of samples.
+        entropy_weight: Final weight of the codes' entropy, in nats a frame, beside the pixels' loss; it grows over the second
+            half of the updates.
         hard_share: Share of the frames drawn in proportion to their last loss; the others are drawn evenly.
         bfloat16: Whether to compute in bfloat16; weights stay in float32.
 
@@ -44,6 +47,7 @@ class ObservationTraining:
     learning_rate: float = 2e-3
     foreground_weight: float = 30.0
     soft_share: float = 0.25
+    entropy_weight: float = 0.001
     hard_share: float = 0.5
     bfloat16: bool = True
 
@@ -52,7 +56,7 @@ class ObservationTraining:
             self,
             counts=("updates", "batch"),
             positive=("learning_rate",),
-            not_negative=("foreground_weight",),
+            not_negative=("foreground_weight", "entropy_weight"),
             shares=("soft_share", "hard_share"),
         )
 
@@ -107,11 +111,13 @@ class ObservationStage:
             decoded = self.model.decode(latents).float()
         losses = (self._weights(frames, decoded.detach(), step) * (decoded - frames).square()).sum((1, 2, 3))
         self.last_losses[chosen] = losses.detach()
+        uncertainty = entropy(probabilities).sum(-1).mean()
+        weight = self.config.entropy_weight * max(0.0, 2 * step / self.updates - 1)
         self.optimizer.zero_grad()
-        losses.mean().backward()
+        (losses.mean() + weight * uncertainty).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
         self.optimizer.step()
-        return {"observation/loss": losses.detach().mean()}
+        return {"observation/loss": losses.detach().mean(), "observation/entropy": uncertainty.detach()}
 
     def _soft(self, step: int) -> bool:
         return step < self.config.soft_share * self.updates

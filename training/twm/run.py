@@ -67,7 +67,10 @@ def train(
 
 @dataclass
 class _Run:
-    """A run of a recipe; its experience grows by what agents record."""
+    """A run of a recipe; its experience grows by what agents record.
+
+    The dynamics' sampler is kept from fit to fit: what was never drawn are then the steps that an agent has just recorded.
+    """
 
     recipe: TwmRecipe
     folder: Path
@@ -75,6 +78,7 @@ class _Run:
     validation: Experience
     checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
+    visits: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
@@ -90,9 +94,11 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
     stage = ObservationStage(model.observation_model, frames, recipe.observation)
     run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
     _fit_dynamics(model, run, recipe.dynamics, "dynamics")
-    for number in range(1, recipe.rounds.count + 1):
+    rounds = recipe.rounds
+    for number in range(1, rounds.count + 1):
         _let_an_agent_play(model, run, number)
-        _fit_dynamics(model, run, recipe.rounds.refit, f"refit-{number}")
+        refit = rounds.last_refit if rounds.last_refit and number == rounds.count else rounds.refit
+        _fit_dynamics(model, run, refit, f"refit-{number}")
 
 
 def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
@@ -102,7 +108,9 @@ def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTrain
     preview = partial(open_loop_picture, model, real)
     replay = Replay(run.experience, model.config.num_actions, config.length, device)
     stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
+    stage.sampler.visits[: len(run.visits)] = run.visits
     run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
+    run.visits = stage.sampler.visits
 
 
 def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:
@@ -126,7 +134,8 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
     run.agents.append({name: last[name] for name in ("steps", "mean", "sd", "episodes")})
     policy = str(folder / "agent" / "agent.safetensors")
     seed = recipe.experience.seed + number
-    collect(CollectConfig(recipe.game, rounds.real_steps, seed, policy=policy), folder / "experience")
+    played_by_it = CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, policy)
+    collect(played_by_it, folder / "experience")
     played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
     run.experience = Experience.load(run.folder / "experience", *played)
 

@@ -44,10 +44,9 @@ def observation_stage(experience: Experience, updates: int) -> ObservationStage:
 def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> DynamicsStage:
     model = _model("compact", **changes)
     codes = encode_all(model.observation_model.eval(), torch.from_numpy(experience.frames))
-    config = DynamicsTraining(updates, batch=6, length=8)
-    stage = DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
-    stage.sampler.temperature = 0.5  # lets what was drawn before matter
-    return stage
+    # A low temperature lets what was drawn before matter.
+    config = DynamicsTraining(updates, batch=6, length=8, sampling_temperature=0.5)
+    return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
 
 
 def joint_stage(experience: Experience, updates: int) -> JointStage:
@@ -133,6 +132,26 @@ def test_frames_that_were_badly_drawn_come_up_more_often(experience: Experience)
     stage.last_losses = torch.ones(len(experience.frames))
     stage.last_losses[7] = 1000
     assert sum(int((stage._draw() == 7).sum()) for _ in range(20)) > 20 * 16 * 0.5 * 0.8
+
+
+def test_codes_that_pay_for_their_entropy_settle(experience: Experience) -> None:
+    def uncertainty(weight: float) -> float:
+        torch.manual_seed(0)
+        stage = observation_stage(experience, 40)
+        stage.config = replace(stage.config, entropy_weight=weight, learning_rate=0.01)
+        return [float(stage.update(step)["observation/entropy"]) for step in range(40)][-1]
+
+    assert uncertainty(100.0) < 0.8 * uncertainty(0.0)
+
+
+def test_steps_that_were_rarely_drawn_catch_up(experience: Experience) -> None:
+    torch.manual_seed(0)
+    stage = dynamics_stage(experience, 20)
+    stage.sampler.visits[:] = 20
+    stage.sampler.visits[40:50] = 0
+    for step in range(10):
+        stage.update(step)
+    assert stage.sampler.visits[40:50].mean() > 5
 
 
 def test_dynamics_learn_a_deterministic_world() -> None:
