@@ -85,8 +85,14 @@ def run_play(
         app = make_app(Player(session, out, speed), _own_names(host))
         if open_browser:
             webbrowser.open(address)
+        # uvicorn's own logging set-up would close the log handlers of everybody else in the process, and so their files.
         config = uvicorn.Config(
-            app, log_level="warning", ws_max_size=_MAX_MESSAGE, timeout_graceful_shutdown=1, lifespan="on"
+            app,
+            log_config=None,
+            log_level="warning",
+            ws_max_size=_MAX_MESSAGE,
+            timeout_graceful_shutdown=1,
+            lifespan="on",
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])

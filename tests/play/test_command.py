@@ -1,5 +1,6 @@
 """``learned-envs play`` as its users meet it: how it starts, how it ends, and how it says no."""
 
+import logging
 import re
 import signal
 import socket
@@ -53,6 +54,14 @@ def test_missing_emulator_is_told_and_does_not_matter(
     text = capsys.readouterr().out
     assert "Going on without the real game" in text and 'pip install "learned-envs[atari]"' in text
     assert "Play LearnedTiny-v0 on http://127.0.0.1:" in text
+
+
+def test_log_files_of_others_stay_open(control: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = logging.FileHandler(tmp_path / "log.txt")
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    main(["play", control, "--port", "0", "--out", str(tmp_path / "films")])
+    assert log.stream is not None, "tensorboard's logging library closes standard error with its handler"
+    log.close()
 
 
 def test_open_house_is_told(control: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
