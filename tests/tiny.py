@@ -112,14 +112,16 @@ def tiny_model(kind: TinyKind, seed: int = 0, config: TwmConfig | None = None) -
                 last_bias(observation_model.decoder).fill_(0.5)
             for head in (dynamics.latent_head, dynamics.reward_head, dynamics.discount_head):
                 last_layer(head).weight.mul_(3)
+            if dynamics.local_head is not None:
+                last_layer(dynamics.local_head.layers).weight.mul_(3)
             last_bias(dynamics.discount_head).fill_(3.5)
     return model.eval()
 
 
-def last_layer(layers: nn.Sequential) -> nn.Linear | nn.ConvTranspose2d:
+def last_layer(layers: nn.Sequential) -> nn.Linear | nn.Conv2d | nn.ConvTranspose2d:
     """The output layer of a stack."""
     layer = layers[-1]
-    assert isinstance(layer, nn.Linear | nn.ConvTranspose2d)
+    assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
     return layer
 
 

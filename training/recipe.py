@@ -56,12 +56,16 @@ class RoundsRecipe:
 
     Args:
         count: How many rounds.
-        real_steps: Real agent steps that the agent records in a round; a multiple of 16.
+        real_steps: Real agent steps that the agent records in a round; a multiple of ``games``.
+        games: Real games that it plays side by side; the fewer, the longer each.
         starts: Where imagined episodes begin; see `PpoRun`.
         horizon: Steps after which imagined episodes are truncated; left out, as in the real game.
+        temperature: Temperature at which latents are drawn while agents learn; left out, as in the finished environment.
         num_envs: Imagined games side by side.
         ppo: How the agent learns in a round; from the second round on it goes on from the last.
         refit: How the dynamics learn in a round, from everything recorded so far.
+        last_refit: How they learn in the last round; left out, as in the others.
+        decoder: How the decoder alone is fitted after the last round, to everything recorded; left out, not at all.
 
     Raises:
         ValueError: If a number lies outside its range.
@@ -69,17 +73,23 @@ class RoundsRecipe:
 
     count: int = 0
     real_steps: int = 16_000
+    games: int = 16
     starts: StartKind = "initial"
     horizon: int | None = None
+    temperature: float | None = None
     num_envs: int = 64
     ppo: PpoConfig = field(default_factory=PpoConfig)
     refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))
+    last_refit: DynamicsTraining | None = None
+    decoder: ObservationTraining | None = None
 
     def __post_init__(self) -> None:
         check_ranges(self, not_negative=("count",), counts=("num_envs",))
         if self.horizon is not None:
             check_ranges(self, counts=("horizon",))
-        CollectConfig("", self.real_steps)  # complains now, not when an agent was trained
+        if self.temperature is not None:
+            check_ranges(self, not_negative=("temperature",))
+        CollectConfig("", self.real_steps, games=self.games)  # complains now, not when an agent was trained
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ class RelativeAttention(nn.Module):
             The result, shape (B, T, D), and the keys and values of the new tokens, shape (B, T, D) each.
         """
         query, key, value = self.query_key_value(tokens).chunk(3, -1)
-        query, position = self._split(query), self._split(self.position(encodings).unsqueeze(0))
+        query, position = self._split(query), self.position(encodings).unflatten(-1, (self.heads, -1)).movedim(1, 0)
         content_bias, position_bias = (bias.to(query.dtype).unsqueeze(1) for bias in biases)
-        content, place = query + content_bias, (query + position_bias) @ position.mT
+        content, place = query + content_bias, _by_head(query + position_bias, position.mT)
 
         scores = content @ self._split(key).mT
         if memory is not None:
@@ -121,6 +121,12 @@ class RelativeAttention(nn.Module):
         """Sums of unsplit values (B, M, D) by weights (B, H, T, M): (B, H, T, W)."""
         sums = torch.bmm(weights.flatten(1, 2), value).unflatten(1, weights.shape[1:3])
         return sums.unflatten(-1, (self.heads, -1)).diagonal(dim1=1, dim2=3).movedim(-1, 1)
+
+
+def _by_head(queries: Tensor, keys: Tensor) -> Tensor:
+    """Products (B, H, T, S) of queries (B, H, T, W) and keys (H, W, S), which a plain product would copy B times first."""
+    products = queries.transpose(0, 1).flatten(1, 2) @ keys
+    return products.unflatten(1, (queries.shape[0], queries.shape[2])).transpose(0, 1)
 
 
 def _by_key(scores: Tensor, total: int) -> Tensor:

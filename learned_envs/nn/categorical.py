@@ -7,7 +7,7 @@ captured as one graph.
 import torch
 from torch import Tensor
 
-__all__ = ["mix_uniform", "most_likely", "sample", "straight_through"]
+__all__ = ["entropy", "mix_uniform", "most_likely", "sample", "straight_through"]
 
 
 def mix_uniform(logits: Tensor, share: float) -> Tensor:
@@ -22,6 +22,11 @@ def mix_uniform(logits: Tensor, share: float) -> Tensor:
     """
     probabilities = logits.float().softmax(-1)
     return probabilities if share == 0 else (1 - share) * probabilities + share / logits.shape[-1]
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """How uncertain each variable is, in nats: positive probabilities, shape (..., V, K), to shape (..., V)."""
+    return -(probabilities * probabilities.log()).sum(-1)
 
 
 def sample(probabilities: Tensor, noise: Tensor) -> Tensor:

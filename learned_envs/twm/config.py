@@ -51,7 +51,7 @@ class ObservationConfig:
         stack: Newest frames in an observation.
         architecture: ``"dense"`` encodes the whole stack into one code through fully connected layers, as in the paper;
             ``"grid"`` encodes each frame by itself into a grid of 8x8 local codes.
-        channels: Channels after the first convolution.
+        channels: Channels after the first convolution of a dense model; a sixteenth of them of a grid.
         latent: The code.
 
     Raises:
@@ -68,10 +68,9 @@ class ObservationConfig:
             raise ValueError(f'architecture is {self.architecture!r}, but must be "dense" or "grid".')
         if self.stack < 1 or self.channels < 1:
             raise ValueError(f"stack is {self.stack} and channels is {self.channels}, but both must be at least 1.")
-        if self.architecture == "grid" and (self.latent.variables % 64 or self.channels % 8):
+        if self.architecture == "grid" and self.latent.variables % 64:
             raise ValueError(
-                f"A grid has 64 cells and groups of 8 channels, but there are {self.latent.variables} variables and "
-                f"{self.channels} channels: use multiples of 64 and 8."
+                f"A grid has 64 cells, but there are {self.latent.variables} variables: use a multiple of 64."
             )
 
     @property
@@ -91,7 +90,8 @@ class TwmConfig:
         tokens: ``"separate"`` gives latent, action and reward a token each, as in the paper; ``"fused"`` adds their
             embeddings into one token a step.
         context: Steps that the transformer looks back, the current one included.
-        local_steps: Newest steps whose grids of codes a convolution looks at beside the transformer; 0 for none.
+        local_steps: Newest steps whose grids of codes a convolution looks at, which then predicts the next grid with the help
+            of the transformer; 0 leaves it to the transformer alone.
         latent_hidden: Widths of the hidden layers of the latent head.
         reward_hidden: Widths of the hidden layers of the reward head.
         discount_hidden: Widths of the hidden layers of the discount head.

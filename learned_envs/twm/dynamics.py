@@ -20,9 +20,10 @@ from learned_envs.twm.config import TwmConfig
 from learned_envs.twm.transformer import Transformer
 from learned_envs.world_model import State
 
-__all__ = ["Dynamics", "Forecast", "Memory"]
+__all__ = ["Dynamics", "Forecast", "LocalHead", "Memory"]
 
 _CELLS = 64  # of a grid observation model
+_HINTS = 16  # that the transformer gives to each cell, where the next code is predicted locally
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ class Dynamics(nn.Module):
         span = self.memory_size + config.tokens_per_step
         self.transformer = Transformer(config.transformer, span)
         dropout = config.transformer.dropout
-        self.latent_head = _head(width, config.latent_hidden, features, dropout)
+        local = config.local_steps > 0
+        self.latent_head = _head(width, config.latent_hidden, _CELLS * _HINTS if local else features, dropout)
+        self.local_head = LocalHead(features // _CELLS, config.local_steps, _HINTS) if local else None
         self.reward_head = _head(width, config.reward_hidden, len(config.reward_values) or 1, dropout)
         self.discount_head = _head(width, config.discount_hidden, 1, dropout)
-        self.motion = LocalMotion(features, config.local_steps, width) if config.local_steps else None
         if not fused:
             output = self.discount_head[-1]
             assert isinstance(output, nn.Linear)
@@ -130,7 +132,7 @@ class Dynamics(nn.Module):
             The forecast at every step.
         """
         features, _ = self._process(latents, actions, rewards, episodes)
-        return self._forecast(features, self._recent(latents, episodes) if self.motion else None)
+        return self._forecast(features, self._recent(latents, episodes) if self.local_head else None)
 
     def remember(self, latents: Tensor, actions: Tensor, rewards: Tensor, valid: Tensor) -> Memory:
         """Fill a memory with recorded steps.
@@ -170,7 +172,7 @@ class Dynamics(nn.Module):
         mask = torch.cat([mask[:, :, : -len(own)], mask[:, :, -len(own) :] | own], 2)
         features, new = self.transformer(tokens, mask, (memory.keys, memory.values))
         latents = latents.unsqueeze(1)
-        recent = torch.cat([memory.latents, latents], 1).unsqueeze(1) if self.motion else None
+        recent = torch.cat([memory.latents, latents], 1).unsqueeze(1) if self.local_head else None
         return self._forecast(features[:, -1:], recent), memory.push(new, valid, latents)
 
     def extend(
@@ -258,9 +260,9 @@ class Dynamics(nn.Module):
     def _forecast(self, features: Tensor, recent: Tensor | None) -> Forecast:
         latent = self.config.observation.latent
         logits = self.latent_head(features)
-        if self.motion is not None:
+        if self.local_head is not None:  # what was read are its hints
             assert recent is not None
-            logits = logits + self.motion(recent, features)
+            logits = self.local_head(recent, logits)
         return Forecast(
             logits.unflatten(-1, (latent.variables, latent.classes)),
             self.reward_head(features),
@@ -289,53 +291,53 @@ class _CellEmbedding(nn.Module):
         return self.place(self.cell(latents.unflatten(-1, (_CELLS, -1))).flatten(-2))
 
 
-class LocalMotion(nn.Module):
-    """What the neighbourhood of a cell says about its next code, by the same law in every cell.
+class LocalHead(nn.Module):
+    """Predicts the next code of every cell from its neighbourhood, by the same law in every cell.
 
     A transformer that sees a frame as one token must learn for each cell by itself how things move through it. A
-    convolution over the newest grids learns it once, from 64 times the examples.
+    convolution over the newest grids learns it once, from 64 times the examples. The transformer gives it hints: of the
+    action, of what lies further back, and of what happens elsewhere.
 
     Args:
-        features: Features of a latent, V * K.
+        per_cell: Features of a cell's one-hot code.
         steps: Newest grids that it looks at.
-        width: Features of the transformer.
+        hints: Features of the transformer's hint to a cell.
         channels: Channels of the convolutions.
-        told: Features by which the transformer tells all cells of actions and of what lies further back.
     """
 
-    def __init__(self, features: int, steps: int, width: int, channels: int = 32, told: int = 32) -> None:
+    def __init__(self, per_cell: int, steps: int, hints: int, channels: int = 64) -> None:
         super().__init__()
-        per_cell = features // _CELLS
-        self.told = nn.Linear(width, told)
-        codes = nn.Conv2d(steps * per_cell + told, channels, 1)
-        nn.init.normal_(codes.weight[:, : steps * per_cell], std=0.5)  # one-hot inputs, a few of them 1
+        self.codes = nn.Conv2d(steps * per_cell + hints, channels, 1)
+        nn.init.normal_(self.codes.weight[:, : steps * per_cell], std=0.5)  # one-hot inputs, a few of them 1
+        side = int(_CELLS**0.5)
+        self.place = nn.Parameter(torch.zeros(1, channels, side, side))
         self.layers = nn.Sequential(
-            codes,
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(channels, per_cell, 1),
+            nn.Conv2d(channels, 2 * channels, 1),
+            nn.SiLU(),
+            nn.Conv2d(2 * channels, per_cell, 1),
         )
 
-    def forward(self, recent: Tensor, features: Tensor) -> Tensor:
-        """Changes of the logits of the next latent.
+    def forward(self, recent: Tensor, hints: Tensor) -> Tensor:
+        """Logits of the next latent.
 
         Args:
             recent: Newest latents, oldest first, shape (B, L, steps, V * K).
-            features: Of the transformer, shape (B, L, D).
+            hints: Of the transformer, shape (B, L, cells * hints).
 
         Returns:
             Shape (B, L, V * K).
         """
-        batch, length = features.shape[:2]
-        side = int(_CELLS**0.5)
+        batch, length, side = *hints.shape[:2], self.place.shape[-1]
         cells = recent.unflatten(-1, (_CELLS, -1)).movedim(-2, 2).flatten(3)  # (B, L, cells, steps * per_cell)
-        told = self.told(features).unsqueeze(2).expand(-1, -1, _CELLS, -1)
+        told = hints.unflatten(-1, (_CELLS, -1))
         grid = torch.cat([cells.to(told.dtype), told], -1).flatten(0, 1).unflatten(1, (side, side))
-        change = self.layers(grid.permute(0, 3, 1, 2))  # channels_last, since they are the last in memory
-        return change.permute(0, 2, 3, 1).reshape(batch, length, -1)
+        logits = self.layers(self.codes(grid.permute(0, 3, 1, 2)) + self.place)  # channels_last, as they lie in memory
+        return logits.permute(0, 2, 3, 1).reshape(batch, length, -1)
 
 
 def _head(width: int, hidden: tuple[int, ...], outputs: int, dropout: float) -> nn.Sequential:

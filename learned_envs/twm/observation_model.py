@@ -1,9 +1,9 @@
 """From frames to discrete codes and back.
 
 `DenseObservationModel` is the paper's (Robine et al., ICLR 2023, section 2.1): the whole stack of frames becomes one code.
-`GridObservationModel` is ours: each frame becomes a grid of 8x8 local codes. What stands in one corner of the picture
-hardly touches the code of another (only normalisation looks at the whole frame), so score, paddles and ball combine freely,
-also in ways that were never recorded.
+`GridObservationModel` is ours: each frame becomes a grid of 8x8 local codes, each read from its own pixels and a margin of
+four. What stands in one corner of the picture cannot touch the code of another, so score, paddles and ball combine freely,
+also in ways that were never recorded; and what moves changes few codes, which is few for the dynamics to predict.
 
 Letters: B batch, F frames of a code, V latent variables, K classes.
 """
@@ -15,6 +15,8 @@ from learned_envs.nn.initialization import kaiming_uniform
 from learned_envs.twm.config import ObservationConfig
 
 __all__ = ["DenseObservationModel", "GridObservationModel", "make_observation_model"]
+
+_CONTRAST = 4.0  # differences from the empty scene are small numbers, and a ball is a few of them
 
 
 class DenseObservationModel(nn.Module):
@@ -90,14 +92,14 @@ class GridObservationModel(nn.Module):
         self.config = config
         channels = config.channels
         per_cell = config.latent.features // 64
+        wide = 16 * channels
+        self.patch = nn.Conv2d(1, wide, 16, stride=8, padding=4)
+        self.place = nn.Parameter(torch.zeros(1, wide, 8, 8))
         self.encoder = nn.Sequential(
-            *_shrink(1, channels),
-            *_shrink(channels, 2 * channels),
-            *_shrink(2 * channels, 4 * channels),
-            nn.Conv2d(4 * channels, 4 * channels, 3, padding=1),
-            nn.GroupNorm(8, 4 * channels),
             nn.SiLU(),
-            nn.Conv2d(4 * channels, per_cell, 1),
+            nn.Conv2d(wide, wide, 1),
+            nn.SiLU(),
+            nn.Conv2d(wide, per_cell, 1),
         )
         self.embedding = nn.Conv2d(per_cell, 4 * channels, 1)
         self.cell_bias = nn.Parameter(torch.zeros(1, 4 * channels, 8, 8))
@@ -111,13 +113,15 @@ class GridObservationModel(nn.Module):
             nn.Conv2d(6 * channels, 64, 1),
             nn.PixelShuffle(8),
         )
-        # The decoder draws on top of a picture of the empty scene; training starts it at the median frame.
+        # A picture of the empty scene: the encoder is shown what differs from it, and the decoder draws on top of it.
+        # Training starts it at the median frame.
         self.background = nn.Parameter(torch.zeros(64, 64))
 
     def encode(self, frames: Tensor) -> Tensor:
         """Frames in [0, 1], shape (B, 1, 64, 64), to logits, shape (B, V, K)."""
         latent = self.config.latent
-        cells = self.encoder(frames.contiguous(memory_format=torch.channels_last))
+        differences = _CONTRAST * (frames - self.background)
+        cells = self.encoder(self.patch(differences.contiguous(memory_format=torch.channels_last)) + self.place)
         return cells.permute(0, 2, 3, 1).reshape(-1, latent.variables, latent.classes)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -125,10 +129,9 @@ class GridObservationModel(nn.Module):
         cells = latents.reshape(len(latents), 8, 8, -1).permute(0, 3, 1, 2)
         return self.decoder(self.embedding(cells) + self.cell_bias) + self.background
 
-
-def _shrink(inputs: int, outputs: int) -> list[nn.Module]:
-    """Half the resolution."""
-    return [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(outputs // 8, outputs), nn.SiLU()]
+    def drawing_parameters(self) -> list[nn.Parameter]:
+        """What `decode` alone uses; `encode` has the background, too."""
+        return [*self.embedding.parameters(), self.cell_bias, *self.decoder.parameters()]
 
 
 def make_observation_model(config: ObservationConfig) -> DenseObservationModel | GridObservationModel:

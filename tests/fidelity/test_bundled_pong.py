@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 from learned_envs.catalog import CATALOG
+from learned_envs.fidelity.pong import detect
 from learned_envs.pretrained import load_pretrained
 from training.collect import CollectConfig, collect
 from training.experience import Experience
@@ -47,3 +50,12 @@ def test_points_are_scored_when_they_are_in_the_real_game(fidelity: dict[str, An
 
 def test_it_still_is_pong_after_a_thousand_steps(fidelity: dict[str, Any]) -> None:
     assert fidelity["free_running"]["at_the_end"] >= 0.9
+
+
+@pytest.mark.parametrize("action", [0, 1], ids=["NOOP", "FIRE"])
+def test_ball_is_served_to_a_player_who_does_not_move(action: int) -> None:
+    envs = gym.make_vec(_ID, num_envs=16)
+    envs.reset(seed=0)
+    frames = [envs.step(np.full(16, action))[0][:, -1] for _ in range(60)]
+    balls = detect(np.concatenate(frames)).ball.reshape(60, 16, 2)
+    assert not np.isnan(balls).all(axis=(0, 2)).any()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
+from learned_envs.nn.categorical import entropy, mix_uniform, most_likely, sample, straight_through
 
 
 def test_frequencies_are_the_probabilities() -> None:
@@ -43,6 +43,11 @@ def test_uniform_share_keeps_every_class_possible(share: float) -> None:
     assert torch.allclose(mixed.sum(-1), torch.ones(1))
     assert mixed.min() >= share / 4
     assert mix_uniform(logits.bfloat16(), share).dtype == torch.float32
+
+
+def test_entropy_is_that_of_the_textbook() -> None:
+    probabilities = torch.tensor([[0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.125, 0.125]])
+    assert torch.allclose(entropy(probabilities), torch.tensor([2.0, 1.75]) * torch.tensor(2.0).log())
 
 
 def test_one_hot_forward_and_gradient_of_the_probabilities_backward() -> None:

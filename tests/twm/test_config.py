@@ -20,7 +20,6 @@ from learned_envs.twm.transformer import TransformerConfig
         (lambda: ObservationConfig(channels=0), "channels"),
         (lambda: ObservationConfig(architecture="round"), "architecture"),  # type: ignore[arg-type]
         (lambda: ObservationConfig(architecture="grid", latent=LatentConfig(32, 32)), "32 variables"),
-        (lambda: ObservationConfig(architecture="grid", latent=LatentConfig(64, 8), channels=12), "12 channels"),
         (lambda: TransformerConfig(layers=0), "layers"),
         (lambda: TransformerConfig(width=30, heads=4), "width"),
         (lambda: TransformerConfig(width=15, heads=3), "width"),

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learned_envs.twm.config import TwmConfig, compact, faithful
-from learned_envs.twm.dynamics import Dynamics, Forecast
+from learned_envs.twm.dynamics import Dynamics, Forecast, LocalHead
 from tests.tiny import KINDS, TinyKind, tiny_config
 
 BATCH, STEPS = 2, 13  # three times as long as the context of the small models
@@ -179,6 +179,39 @@ def test_certain_probabilities_act_like_indices(kind: TinyKind) -> None:
     zeros = torch.zeros(BATCH, STEPS, dtype=torch.int64)
     soft = dynamics(certain.latents, certain.actions, certain.rewards, zeros)
     assert (_outputs(soft) - _outputs(_forward(dynamics, steps))).abs().max() < 1e-12
+
+
+def _local_head() -> LocalHead:
+    torch.manual_seed(0)
+    return LocalHead(per_cell=6, steps=2, hints=3, channels=8)
+
+
+def test_next_code_of_a_cell_hangs_on_the_cells_around_it_and_on_their_hints() -> None:
+    head = _local_head()
+    recent, hints = torch.rand(1, 1, 2, 64 * 6, requires_grad=True), torch.rand(1, 1, 64 * 3, requires_grad=True)
+    row, column = 3, 6
+    logits = head(recent, hints).unflatten(-1, (8, 8, 6))[0, 0, row, column]
+    codes, told = torch.autograd.grad(logits.square().sum(), (recent, hints))
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[row - 2 : row + 3, column - 2 : column + 3] = True
+    for step in range(2):
+        assert torch.equal(codes[0, 0, step].unflatten(0, (8, 8, 6)).abs().sum(-1) > 0, expected)
+    assert torch.equal(told[0, 0].unflatten(0, (8, 8, 3)).abs().sum(-1) > 0, expected)
+
+
+def test_same_law_holds_in_every_cell() -> None:
+    """But for the border, what is moved by a cell comes out moved by a cell."""
+    head = _local_head()
+    recent, hints = torch.rand(1, 1, 2, 8, 8, 6), torch.rand(1, 1, 8, 8, 3)
+
+    def logits(right: int) -> Tensor:
+        moved = head(recent.roll(right, 4).flatten(3), hints.roll(right, 3).flatten(2))
+        return moved.unflatten(-1, (8, 8, 6))[0, 0]
+
+    assert torch.allclose(logits(1)[:, 3:6], logits(0)[:, 2:5], atol=1e-5)
+    with torch.no_grad():
+        head.place[..., 4] += 1
+    assert not torch.allclose(logits(1)[:, 3:6], logits(0)[:, 2:5], atol=1e-2), "a place may have its own"
 
 
 def test_faithful_heads_start_as_the_authors_do() -> None:

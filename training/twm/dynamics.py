@@ -32,12 +32,14 @@ class DynamicsTraining:
         updates: Number of updates.
         batch: Windows in an update.
         length: Steps in a window.
-        learning_rate: Highest learning rate of AdamW; it rises over 500 updates and falls as a cosine.
+        learning_rate: Highest learning rate of AdamW; it rises over 500 updates, or a quarter if they are fewer than 2000,
+            and falls as a cosine.
         weight_decay: Weight decay of AdamW.
         reward_weight: Weight of the reward loss beside the latent loss.
         end_weight: Weight of the episode-end loss.
         self_fed: Final probability that a step is fed the model's own prediction; it grows from the first quarter of the
             updates to the third.
+        sampling_temperature: How evenly steps are drawn; the lower, the more often the rarely drawn ones, see `BalancedSampler`.
         bfloat16: Whether to compute in bfloat16; weights stay in float32.
 
     Raises:
@@ -52,13 +54,14 @@ class DynamicsTraining:
     reward_weight: float = 5.0
     end_weight: float = 5.0
     self_fed: float = 0.3
+    sampling_temperature: float = 20.0
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
         check_ranges(
             self,
             counts=("batch", "length"),
-            positive=("learning_rate",),
+            positive=("learning_rate", "sampling_temperature"),
             not_negative=("updates", "weight_decay", "reward_weight", "end_weight"),
             shares=("self_fed",),
         )
@@ -110,7 +113,7 @@ class DynamicsStage:
         self.config = config
         self.updates = config.updates
         self.preview = preview
-        self.sampler = BalancedSampler(len(replay), device=codes.device)
+        self.sampler = BalancedSampler(len(replay), config.sampling_temperature, codes.device)
         self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.reward_values = torch.tensor(dynamics.config.reward_values, device=codes.device)
 
@@ -121,8 +124,9 @@ class DynamicsStage:
 
     def update(self, step: int) -> dict[str, Tensor]:
         """See `training.loop.Stage`."""
+        warm_up = max(1, min(500, self.updates // 4))
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine(step, self.updates, self.config.learning_rate, warm_up=500)
+            group["lr"] = cosine(step, self.updates, self.config.learning_rate, warm_up)
         self.dynamics.train()
         windows = self._forget_opening(self.replay.windows(self.sampler.draw(self.config.batch)))
         latents = self._draw(self._probabilities(windows.frames))

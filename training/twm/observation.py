@@ -3,7 +3,8 @@
 A ball of two pixels weighs next to nothing in a mean over 4096. Pixels that differ from the empty scene are therefore
 weighted up, be it in the recorded frame or in the decoded one: specks count like gaps. The decoder first sees probabilities
 instead of samples, so that codes form before they have to be sharp. Half of the frames are drawn by how badly they were
-decoded when last seen; a ball that passes a paddle is in one frame of fifty.
+decoded when last seen; a ball that passes a paddle is in one frame of fifty. Towards the end, codes pay for their entropy:
+where several pictures code as well, as in an empty cell, one must be settled on, or the dynamics would have to predict noise.
 """
 
 import math
@@ -13,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learned_envs.nn.categorical import mix_uniform, most_likely, sample, straight_through
+from learned_envs.nn.categorical import entropy, mix_uniform, most_likely, sample, straight_through
 from learned_envs.twm.observation_model import GridObservationModel
 from training.ranges import check_ranges
 
-__all__ = ["ObservationStage", "ObservationTraining", "cosine"]
+__all__ = ["DecoderStage", "ObservationStage", "ObservationTraining", "cosine"]
 
 _UNSEEN = 1e3  # loss ascribed to frames that were never drawn, larger than that of any other
 
@@ -32,6 +33,8 @@ class ObservationTraining:
         learning_rate: Highest learning rate of AdamW; it rises over 50 updates and falls as a cosine.
         foreground_weight: Extra weight of the pixels that differ from the empty scene.
         soft_share: Share of the updates in which probabilities are decoded instead of samples.
+        entropy_weight: Final weight of the codes' entropy, in nats a frame, beside the pixels' loss; it grows over the second
+            half of the updates.
         hard_share: Share of the frames drawn in proportion to their last loss; the others are drawn evenly.
         bfloat16: Whether to compute in bfloat16; weights stay in float32.
 
@@ -44,6 +47,7 @@ class ObservationTraining:
     learning_rate: float = 2e-3
     foreground_weight: float = 30.0
     soft_share: float = 0.25
+    entropy_weight: float = 0.001
     hard_share: float = 0.5
     bfloat16: bool = True
 
@@ -52,7 +56,7 @@ class ObservationTraining:
             self,
             counts=("updates", "batch"),
             positive=("learning_rate",),
-            not_negative=("foreground_weight",),
+            not_negative=("foreground_weight", "entropy_weight"),
             shares=("soft_share", "hard_share"),
         )
 
@@ -80,11 +84,19 @@ class ObservationStage:
         self.frames = frames
         self.config = config
         self.updates = config.updates
-        self.empty_scene = frames[:: max(1, len(frames) // 2000)].float().median(0).values / 255
-        with torch.no_grad():
-            model.background.copy_(self.empty_scene)
-        self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
+        self.empty_scene = self._find_empty_scene()
+        self.optimizer = torch.optim.AdamW(self._learning(), betas=(0.9, 0.99), weight_decay=1e-4)
         self.last_losses = torch.full((len(frames),), _UNSEEN, device=frames.device)
+
+    def _find_empty_scene(self) -> Tensor:
+        """What most frames show, from which the model's background begins: in [0, 1], shape (64, 64)."""
+        scene = self.frames[:: max(1, len(self.frames) // 2000)].float().median(0).values / 255
+        with torch.no_grad():
+            self.model.background.copy_(scene)
+        return scene
+
+    def _learning(self) -> list[nn.Parameter]:
+        return list(self.model.parameters())
 
     def grow(self, frames: Tensor) -> None:
         """Go on with more frames than before; what was known keeps its place."""
@@ -98,7 +110,7 @@ class ObservationStage:
         chosen = self._draw()
         frames = self.frames[chosen].unsqueeze(1).float() / 255
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            probabilities = mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
+            probabilities = self._encode(frames)
             latents = probabilities
             if not self._soft(step):
                 latents = straight_through(
@@ -107,11 +119,16 @@ class ObservationStage:
             decoded = self.model.decode(latents).float()
         losses = (self._weights(frames, decoded.detach(), step) * (decoded - frames).square()).sum((1, 2, 3))
         self.last_losses[chosen] = losses.detach()
+        uncertainty = entropy(probabilities).sum(-1).mean()
+        weight = self.config.entropy_weight * max(0.0, 2 * step / self.updates - 1)
         self.optimizer.zero_grad()
-        losses.mean().backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
+        (losses.mean() + weight * uncertainty).backward()
+        nn.utils.clip_grad_norm_(self._learning(), 100.0)
         self.optimizer.step()
-        return {"observation/loss": losses.detach().mean()}
+        return {f"{self.name}/loss": losses.detach().mean(), f"{self.name}/entropy": uncertainty.detach()}
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        return mix_uniform(self.model.encode(frames), self.model.config.latent.uniform_share)
 
     def _soft(self, step: int) -> bool:
         return step < self.config.soft_share * self.updates
@@ -156,3 +173,23 @@ class ObservationStage:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.last_losses = state["last_losses"].to(self.frames.device)
+
+
+class DecoderStage(ObservationStage):
+    """Fits what draws codes to more recorded frames, and leaves the codes themselves as they are.
+
+    Agents go where no scripted policy goes. Their frames are coded well enough, but drawn badly: that can be mended without
+    coding all frames, and fitting the dynamics, anew.
+    """
+
+    name = "decoder"
+
+    def _find_empty_scene(self) -> Tensor:
+        return self.model.background.detach().clone()
+
+    def _learning(self) -> list[nn.Parameter]:
+        return self.model.drawing_parameters()
+
+    @torch.no_grad()
+    def _encode(self, frames: Tensor) -> Tensor:
+        return super()._encode(frames)

@@ -4,7 +4,7 @@
 there, so that the same command resumes a run that was interrupted.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from training.recipe import TwmRecipe
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
-from training.twm.observation import ObservationStage
+from training.twm.observation import DecoderStage, ObservationStage
 from training.twm.package import describe_game, reward_classes, start_bank
 from training.twm.replay import Replay
 
@@ -62,12 +62,15 @@ def train(
         _fit_compact(model, run)
     else:
         run_stage(JointStage(model, run.experience, recipe.joint), folder, recipe.seed, checkpoint_seconds)
-    return _package(model, run, folder / "snapshot", measure=True)
+    return _package(model, run, folder / "snapshot", finished=True)
 
 
 @dataclass
 class _Run:
-    """A run of a recipe; its experience grows by what agents record."""
+    """A run of a recipe; its experience grows by what agents record.
+
+    The dynamics' sampler is kept from fit to fit: what was never drawn are then the steps that an agent has just recorded.
+    """
 
     recipe: TwmRecipe
     folder: Path
@@ -75,6 +78,7 @@ class _Run:
     validation: Experience
     checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
+    visits: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
@@ -90,9 +94,15 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
     stage = ObservationStage(model.observation_model, frames, recipe.observation)
     run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
     _fit_dynamics(model, run, recipe.dynamics, "dynamics")
-    for number in range(1, recipe.rounds.count + 1):
+    rounds = recipe.rounds
+    for number in range(1, rounds.count + 1):
         _let_an_agent_play(model, run, number)
-        _fit_dynamics(model, run, recipe.rounds.refit, f"refit-{number}")
+        refit = rounds.last_refit if rounds.last_refit and number == rounds.count else rounds.refit
+        _fit_dynamics(model, run, refit, f"refit-{number}")
+    if rounds.count and rounds.decoder:
+        frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
+        stage = DecoderStage(model.observation_model, frames, rounds.decoder)
+        run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
 
 
 def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
@@ -102,7 +112,9 @@ def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTrain
     preview = partial(open_loop_picture, model, real)
     replay = Replay(run.experience, model.config.num_actions, config.length, device)
     stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
+    stage.sampler.visits[: len(run.visits)] = run.visits
     run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
+    run.visits = stage.sampler.visits
 
 
 def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:
@@ -110,7 +122,7 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
     recipe, rounds = run.recipe, run.recipe.rounds
     folder, before = run.folder / f"round-{number}", run.folder / f"round-{number - 1}"
     if not (folder / "snapshot").exists():
-        _package(model, run, folder / "snapshot", measure=False)
+        _package(model, run, folder / "snapshot", finished=False)
     agent = PpoRun(
         id=str(folder / "snapshot"),
         num_envs=rounds.num_envs,
@@ -126,22 +138,25 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
     run.agents.append({name: last[name] for name in ("steps", "mean", "sd", "episodes")})
     policy = str(folder / "agent" / "agent.safetensors")
     seed = recipe.experience.seed + number
-    collect(CollectConfig(recipe.game, rounds.real_steps, seed, policy=policy), folder / "experience")
+    played_by_it = CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, policy)
+    collect(played_by_it, folder / "experience")
     played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
     run.experience = Experience.load(run.folder / "experience", *played)
 
 
-def _package(model: TransformerWorldModel, run: _Run, target: Path, measure: bool) -> Path:
-    recipe = run.recipe
+def _package(model: TransformerWorldModel, run: _Run, target: Path, finished: bool) -> Path:
+    recipe, config = run.recipe, model.config
+    if not finished and recipe.rounds.temperature is not None:
+        config = replace(config, temperature=recipe.rounds.temperature)
     # What is measured is what is written: half precision.
-    packed = TransformerWorldModel(model.config).eval()
+    packed = TransformerWorldModel(config).eval()
     packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
     starts = start_bank(run.experience, model.observation_shape[0])
-    environment = describe_game(recipe.game, model.config.reward_values)
-    config = SnapshotConfig(recipe.id, "twm", model.config, environment, _provenance(run))
-    measured = measure and recipe.game == "Pong"
-    fidelity = measure_pong(Pretrained(packed, starts, config), run.validation) if measured else {}
-    write_snapshot(target, config, packed, starts, fidelity, replace=True)
+    environment = describe_game(recipe.game, config.reward_values)
+    told = SnapshotConfig(recipe.id, "twm", config, environment, _provenance(run))
+    measured = finished and recipe.game == "Pong"
+    fidelity = measure_pong(Pretrained(packed, starts, told), run.validation) if measured else {}
+    write_snapshot(target, told, packed, starts, fidelity, replace=True)
     return target
 
 

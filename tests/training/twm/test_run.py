@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 
 pytest.importorskip("ale_py", reason="a run records real experience")
 
@@ -38,6 +39,8 @@ RECIPE = TwmRecipe(
         num_envs=2,
         ppo=PpoConfig(steps=16, rollout=4, minibatch=4, epochs=1, evaluation_episodes=1),
         refit=DynamicsTraining(updates=2, batch=4, length=8),
+        last_refit=DynamicsTraining(updates=3, batch=4, length=8),
+        decoder=ObservationTraining(updates=2, batch=8),
     ),
     joint=JointTraining(updates=4, batch=4),
 )
@@ -78,6 +81,14 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
     env = gym.make("learned_envs:Learned-v0", model=str(snapshot))
     env.reset(seed=0)
     assert env.step(0)[0] in env.observation_space
+
+
+def test_how_often_a_step_was_drawn_is_kept_from_fit_to_fit(tmp_path: Path) -> None:
+    train(RECIPE, tmp_path / "run")
+    visits = [torch.load(tmp_path / "run" / f"{name}.pt")["state"]["visits"] for name in ("dynamics", "refit-2")]
+    assert int(visits[0].sum()) == 4 * 4
+    assert int(visits[1].sum()) == 4 * (4 + 2 + 3)
+    assert (visits[1][: len(visits[0])] >= visits[0]).all()
 
 
 def test_finished_run_may_be_moved(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from training.experience import Experience
 from training.loop import run_stage
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.joint import JointStage, JointTraining
-from training.twm.observation import ObservationStage, ObservationTraining, cosine
+from training.twm.observation import DecoderStage, ObservationStage, ObservationTraining, cosine
 from training.twm.replay import Replay
 
 NUM_ACTIONS = 6
@@ -44,10 +44,9 @@ def observation_stage(experience: Experience, updates: int) -> ObservationStage:
 def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> DynamicsStage:
     model = _model("compact", **changes)
     codes = encode_all(model.observation_model.eval(), torch.from_numpy(experience.frames))
-    config = DynamicsTraining(updates, batch=6, length=8)
-    stage = DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
-    stage.sampler.temperature = 0.5  # lets what was drawn before matter
-    return stage
+    # A low temperature lets what was drawn before matter.
+    config = DynamicsTraining(updates, batch=6, length=8, sampling_temperature=0.5)
+    return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
 
 
 def joint_stage(experience: Experience, updates: int) -> JointStage:
@@ -101,24 +100,24 @@ def test_pictures_are_images(experience: Experience, make: Maker) -> None:
         assert picture.min() >= 0 and picture.max() <= 1, name
 
 
+@torch.no_grad()
+def _drawing_error(stage: ObservationStage) -> float:
+    """Of the ball and the paddles."""
+    pictures = stage.frames.unsqueeze(1).float() / 255
+    probabilities = stage.model.encode(pictures).softmax(-1)
+    drawn = stage.model.decode(straight_through(probabilities, most_likely(probabilities)))
+    return float((drawn - pictures)[(pictures - stage.empty_scene).abs() > 0.1].square().mean())
+
+
 def test_frames_are_drawn_better_after_a_while(experience: Experience) -> None:
     torch.manual_seed(0)
     config = replace(_config("compact").observation, latent=LatentConfig(64, 16))
     frames = torch.from_numpy(experience.frames)
     stage = ObservationStage(GridObservationModel(config), frames, ObservationTraining(60, batch=32))
-
-    @torch.no_grad()
-    def error() -> float:
-        """Of the ball and the paddles."""
-        pictures = frames.unsqueeze(1).float() / 255
-        probabilities = stage.model.encode(pictures).softmax(-1)
-        drawn = stage.model.decode(straight_through(probabilities, most_likely(probabilities)))
-        return float((drawn - pictures)[(pictures - stage.empty_scene).abs() > 0.1].square().mean())
-
-    before = error()
+    before = _drawing_error(stage)
     for step in range(60):
         stage.update(step)
-    assert error() < 0.8 * before
+    assert _drawing_error(stage) < 0.8 * before
 
 
 def test_empty_scene_is_drawn_from_the_first_update_on(experience: Experience) -> None:
@@ -133,6 +132,39 @@ def test_frames_that_were_badly_drawn_come_up_more_often(experience: Experience)
     stage.last_losses = torch.ones(len(experience.frames))
     stage.last_losses[7] = 1000
     assert sum(int((stage._draw() == 7).sum()) for _ in range(20)) > 20 * 16 * 0.5 * 0.8
+
+
+def test_codes_that_pay_for_their_entropy_settle(experience: Experience) -> None:
+    def uncertainty(weight: float) -> float:
+        torch.manual_seed(0)
+        stage = observation_stage(experience, 40)
+        stage.config = replace(stage.config, entropy_weight=weight, learning_rate=0.01)
+        return [float(stage.update(step)["observation/entropy"]) for step in range(40)][-1]
+
+    assert uncertainty(100.0) < 0.8 * uncertainty(0.0)
+
+
+def test_drawing_is_mended_without_a_change_of_codes(experience: Experience) -> None:
+    torch.manual_seed(0)
+    model = _model("compact").observation_model
+    assert isinstance(model, GridObservationModel)
+    frames = torch.from_numpy(experience.frames)
+    stage = DecoderStage(model, frames, ObservationTraining(60, batch=32))
+    codes, background, before = encode_all(model, frames), model.background.clone(), _drawing_error(stage)
+    for step in range(60):
+        stage.update(step)
+    assert torch.equal(encode_all(model, frames), codes) and torch.equal(model.background, background)
+    assert _drawing_error(stage) < 0.8 * before
+
+
+def test_steps_that_were_rarely_drawn_catch_up(experience: Experience) -> None:
+    torch.manual_seed(0)
+    stage = dynamics_stage(experience, 20)
+    stage.sampler.visits[:] = 20
+    stage.sampler.visits[40:50] = 0
+    for step in range(10):
+        stage.update(step)
+    assert stage.sampler.visits[40:50].mean() > 5
 
 
 def test_dynamics_learn_a_deterministic_world() -> None:
