@@ -27,13 +27,12 @@ def fidelity(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return measure_pong(load_pretrained(_ID), Experience.load(folder), rollouts=384, games=16)
 
 
-# One step ahead the bundled model is right in 94.9 to 96.6% of 1,024 rollouts, depending on the recording: too near the
-# bound for the 384 of this test, where it comes to 94.0%.
-_TOO_NEAR = pytest.mark.xfail(reason="94.0% in these 384 rollouts, 95% are wanted")
+# One step ahead the bundled model is right in 92.6 to 95.7% of 1,024 rollouts, depending on the recording.
+_NOT_YET = pytest.mark.xfail(reason="94.8% in these 384 rollouts, 95% are wanted")
 
 
 @pytest.mark.parametrize(
-    ("step", "least"), [pytest.param("1", 0.95, marks=_TOO_NEAR), ("1", 0.93), ("5", 0.85), ("15", 0.70)]
+    ("step", "least"), [pytest.param("1", 0.95, marks=_NOT_YET), ("1", 0.93), ("5", 0.85), ("15", 0.70)]
 )
 def test_the_ball_stays_with_the_real_one(fidelity: dict[str, Any], step: str, least: float) -> None:
     assert fidelity["open_loop"]["ball"][step] >= least
