@@ -65,7 +65,8 @@ class RoundsRecipe:
         ppo: How the agent learns in a round; from the second round on it goes on from the last.
         refit: How the dynamics learn in a round, from everything recorded so far.
         last_refit: How they learn in the last round; left out, as in the others.
-        decoder: How the decoder alone is fitted after the last round, to everything recorded; left out, not at all.
+        decoder: How the decoder alone is fitted after the last round, to everything recorded; left out, not at all. Codes
+            stay as they are, whatever its ``entropy_weight``.
 
     Raises:
         ValueError: If a number lies outside its range.

@@ -104,6 +104,7 @@ def test_preset_and_temperature_decide_the_model() -> None:
     [
         (lambda: RoundsRecipe(real_steps=10_001), "steps is 10001"),
         (lambda: RoundsRecipe(real_steps=32, games=5), "multiple of the 5 games"),
+        (lambda: RoundsRecipe(temperature=-1.0), "temperature is -1.0, but must be at least 0"),
         (lambda: DynamicsTraining(batch=0), "batch is 0, but must be at least 1"),
         (lambda: DynamicsTraining(self_fed=3.0), r"self_fed is 3.0, but must lie in \[0, 1\]"),
         (lambda: DynamicsTraining(sampling_temperature=0.0), "sampling_temperature is 0.0, but must be above 0"),

@@ -17,6 +17,7 @@ import training.twm.fidelity
 import training.twm.run
 from learned_envs.fidelity.free_running import pong_free_running
 from learned_envs.snapshot import read_snapshot
+from learned_envs.twm.config import TwmConfig
 from tests.tiny import tiny_config
 from training.agents.ppo import PpoConfig
 from training.experience import ExperienceError
@@ -29,6 +30,7 @@ from training.twm.run import train
 
 RECIPE = TwmRecipe(
     "LearnedPong-v0",
+    temperature=0.5,
     experience=ExperienceRecipe(steps=16 * 80, validation_steps=16 * 80),
     observation=ObservationTraining(updates=4, batch=8),
     dynamics=DynamicsTraining(updates=4, batch=4, length=8),
@@ -36,6 +38,7 @@ RECIPE = TwmRecipe(
         count=2,
         real_steps=16 * 20,
         horizon=20,
+        temperature=0.0,
         num_envs=2,
         ppo=PpoConfig(steps=16, rollout=4, minibatch=4, epochs=1, evaluation_episodes=1),
         refit=DynamicsTraining(updates=2, batch=4, length=8),
@@ -81,6 +84,15 @@ def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
     env = gym.make("learned_envs:Learned-v0", model=str(snapshot))
     env.reset(seed=0)
     assert env.step(0)[0] in env.observation_space
+
+
+def test_agents_learn_at_the_temperature_of_the_rounds(tmp_path: Path) -> None:
+    finished = read_snapshot(train(RECIPE, tmp_path / "run"))
+    round_one = read_snapshot(tmp_path / "run" / "round-1" / "snapshot")
+    temperatures = [
+        model.temperature for found in (finished, round_one) if isinstance(model := found.config.model, TwmConfig)
+    ]
+    assert temperatures == [0.5, 0.0]
 
 
 def test_how_often_a_step_was_drawn_is_kept_from_fit_to_fit(tmp_path: Path) -> None:
