@@ -67,14 +67,21 @@ class Memory(State):
             valid: Which of them count, bool, shape (B, T).
             latents: 0 where they do not count, shape (B, L, V * K).
         """
-        size, kept = self.valid.shape[1], self.latents.shape[1]
-        newest = torch.cat([self.latents, latents.to(self.latents.dtype)], 1)[:, -kept:] if kept else self.latents
         return Memory(
-            torch.cat([self.keys, new[0].to(self.keys.dtype)], 2)[:, :, -size:],
-            torch.cat([self.values, new[1].to(self.values.dtype)], 2)[:, :, -size:],
-            torch.cat([self.valid, valid], 1)[:, -size:],
-            newest,
+            _newest(self.keys, new[0], 2),
+            _newest(self.values, new[1], 2),
+            _newest(self.valid, valid, 1),
+            _newest(self.latents, latents, 1),
         )
+
+
+def _newest(old: Tensor, new: Tensor, dim: int) -> Tensor:
+    """The last of the old and new ones along a dimension, as many as there are old ones."""
+    size, added = old.shape[dim], new.shape[dim]
+    if added >= size:
+        return new.to(old.dtype).narrow(dim, added - size, size)
+    # What goes is cut off first: the result then lies in one piece, and the next step reads it faster.
+    return torch.cat([old.narrow(dim, added, size - added), new.to(old.dtype)], dim)
 
 
 class Dynamics(nn.Module):

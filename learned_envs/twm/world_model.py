@@ -151,7 +151,7 @@ class TransformerWorldModel(WorldModel):
     @torch.no_grad()
     def _push_frames(self, frames: Tensor, latent: Tensor) -> Tensor:
         new = (self.decode(latent) * 255).round().to(torch.uint8)
-        return torch.cat([frames, new], 1)[:, -frames.shape[1] :]
+        return torch.cat([frames[:, new.shape[1] :], new], 1)
 
     def _check_context(self, observations: Tensor, actions: Tensor | None, rewards: Tensor | None) -> None:
         if observations.ndim != 5 or observations.shape[2:] != self.observation_shape or observations.shape[1] < 1:
