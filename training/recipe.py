@@ -64,7 +64,8 @@ class RoundsRecipe:
         num_envs: Imagined games side by side.
         ppo: How the agent learns in a round; from the second round on it goes on from the last.
         refit: How the dynamics learn in a round, from everything recorded so far.
-        last_refit: How they learn in the last round; left out, as in the others.
+        last_refits: How they learn in the last round, one fit after another, in each of which the learning rate rises anew;
+            left out, as in the others.
         decoder: How the decoder alone is fitted after the last round, to everything recorded; left out, not at all. Codes
             stay as they are, whatever its ``entropy_weight``.
 
@@ -81,7 +82,7 @@ class RoundsRecipe:
     num_envs: int = 64
     ppo: PpoConfig = field(default_factory=PpoConfig)
     refit: DynamicsTraining = field(default_factory=lambda: DynamicsTraining(updates=3000, learning_rate=7e-4))
-    last_refit: DynamicsTraining | None = None
+    last_refits: tuple[DynamicsTraining, ...] = ()
     decoder: ObservationTraining | None = None
 
     def __post_init__(self) -> None:

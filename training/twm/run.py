@@ -79,6 +79,7 @@ class _Run:
     checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
     visits: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    codes: list[torch.Tensor] = field(default_factory=list)  # of all frames, as many at once as a round added
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
@@ -97,8 +98,9 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
     rounds = recipe.rounds
     for number in range(1, rounds.count + 1):
         _let_an_agent_play(model, run, number)
-        refit = rounds.last_refit if rounds.last_refit and number == rounds.count else rounds.refit
-        _fit_dynamics(model, run, refit, f"refit-{number}")
+        refits = (rounds.last_refits if number == rounds.count else ()) or (rounds.refit,)
+        for fit, refit in enumerate(refits, start=1):
+            _fit_dynamics(model, run, refit, f"refit-{number}" if fit == 1 else f"refit-{number}-{fit}")
     if rounds.count and rounds.decoder:
         frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
         stage = DecoderStage(model.observation_model, frames, rounds.decoder)
@@ -107,11 +109,13 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
 
 def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
     device = model.reward_values.device
-    codes = encode_all(model.observation_model.eval(), torch.from_numpy(run.experience.frames).to(device))
+    uncoded = torch.from_numpy(run.experience.frames[sum(map(len, run.codes)) :]).to(device)
+    if len(uncoded):
+        run.codes.append(encode_all(model.observation_model.eval(), uncoded))
     real = recording(run.validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     preview = partial(open_loop_picture, model, real)
     replay = Replay(run.experience, model.config.num_actions, config.length, device)
-    stage = DynamicsStage(model.dynamics, codes, replay, config, preview, name)
+    stage = DynamicsStage(model.dynamics, torch.cat(run.codes), replay, config, preview, name)
     stage.sampler.visits[: len(run.visits)] = run.visits
     run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
     run.visits = stage.sampler.visits

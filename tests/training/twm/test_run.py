@@ -42,7 +42,7 @@ RECIPE = TwmRecipe(
         num_envs=2,
         ppo=PpoConfig(steps=16, rollout=4, minibatch=4, epochs=1, evaluation_episodes=1),
         refit=DynamicsTraining(updates=2, batch=4, length=8),
-        last_refit=DynamicsTraining(updates=3, batch=4, length=8),
+        last_refits=(DynamicsTraining(updates=3, batch=4, length=8), DynamicsTraining(updates=2, batch=4, length=8)),
         decoder=ObservationTraining(updates=2, batch=8),
     ),
     joint=JointTraining(updates=4, batch=4),
