@@ -1,6 +1,7 @@
 """What every test shares: one thread, no network, small snapshots with random weights, and no GPU where there is none."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -23,6 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch sees none here"))
+
+
+@pytest.fixture(autouse=True)
+def gradients_stay_on() -> Iterator[None]:
+    """Name the test that leaves gradients off, not the hundred after it that need them."""
+    yield
+    left_on = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    assert left_on, "gradients were left off"
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,9 @@ def blueprint(most_elements: int, most_calls: int) -> Iterator[None]:
     Raises:
         BlueprintError: If a limit is passed.
     """
-    with torch.random.fork_rng(devices=[]), _Blueprint(most_elements, most_calls):
+    # What initialises weights turns gradients off; a limit may be passed at the very call that turns them on again.
+    gradients = torch.set_grad_enabled(torch.is_grad_enabled())
+    with torch.random.fork_rng(devices=[]), gradients, _Blueprint(most_elements, most_calls):
         yield
 
 

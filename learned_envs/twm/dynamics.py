@@ -178,9 +178,9 @@ class Dynamics(nn.Module):
         # A token always sees itself, or the softmax of an empty row would be NaN.
         mask = torch.cat([mask[:, :, : -len(own)], mask[:, :, -len(own) :] | own], 2)
         features, new = self.transformer(tokens, mask, (memory.keys, memory.values))
-        latents = latents.unsqueeze(1)
-        recent = torch.cat([memory.latents, latents], 1).unsqueeze(1) if self.local_head else None
-        return self._forecast(features[:, -1:], recent), memory.push(new, valid, latents)
+        recent = torch.cat([memory.latents, latents.unsqueeze(1).to(memory.latents.dtype)], 1)
+        forecast = self._forecast(features[:, -1:], recent.unsqueeze(1) if self.local_head else None)
+        return forecast, memory.push(new, valid, recent)
 
     def extend(
         self, latents: Tensor, actions: Tensor, rewards: Tensor, mask: Tensor, past: KeyValues | None
