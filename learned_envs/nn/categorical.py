@@ -59,4 +59,6 @@ def straight_through(probabilities: Tensor, classes: Tensor) -> Tensor:
         One-hot vectors, float32, shape (..., V, K).
     """
     hard = torch.zeros_like(probabilities).scatter_(-1, classes.unsqueeze(-1), 1.0)
+    if not probabilities.requires_grad:
+        return hard
     return hard + (probabilities - probabilities.detach())  # in this order the difference is exactly zero

@@ -126,8 +126,9 @@ class GridObservationModel(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """One-hot latents or probabilities, shape (B, V, K), to frames, about in [0, 1], shape (B, 1, 64, 64)."""
-        cells = latents.reshape(len(latents), 8, 8, -1).permute(0, 3, 1, 2)
-        return self.decoder(self.embedding(cells) + self.cell_bias) + self.background
+        cells = latents.reshape(len(latents), 8, 8, -1).permute(0, 3, 1, 2)  # channels_last, as they lie in memory
+        bias = self.cell_bias.contiguous(memory_format=torch.channels_last)  # what is added to them fast lies like them
+        return self.decoder(self.embedding(cells) + bias) + self.background
 
     def drawing_parameters(self) -> list[nn.Parameter]:
         """What `decode` alone uses; `encode` has the background, too."""
