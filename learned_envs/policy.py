@@ -1,7 +1,8 @@
-"""Agents that come with a snapshot: they see an observation through the world model's encoder, and choose an action.
+"""Agents that come with a snapshot: they see an observation, and choose an action.
 
-Follows Robine et al. (ICLR 2023, section 2.2): the policy sees the latent of the newest observation alone, so acting takes
-an encoder and a small perceptron, and no transformer.
+Either as Robine et al. (ICLR 2023, section 2.2) have it, where the policy sees the latent of the newest observation alone, so
+that acting takes an encoder and a small perceptron, and no transformer. Or through convolutions of its own, as those agents
+do that were trained in the finished environment and know nothing of what is inside it.
 
 Letters: N observations, C codes that make up one, V latent variables, K classes, A actions.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from learned_envs.nn.categorical import sample
+from learned_envs.nn.pixels import PixelActor
 from learned_envs.twm.config import ObservationConfig
 from learned_envs.twm.dynamics import Memory
 from learned_envs.twm.world_model import TransformerWorldModel
@@ -34,17 +36,29 @@ class PolicyConfig:
     Args:
         hidden: Widths of the hidden layers.
         on_features: Whether it also sees the transformer's feature h of the step before; acting then takes the transformer.
+        channels: Channels of the three convolutions, in front of one hidden layer, through which it sees pixels; empty where it
+            sees codes of the world model.
 
     Raises:
-        ValueError: If there is no hidden layer, or one of no width.
+        ValueError: If there is no hidden layer, or one of no width, or sizes do not fit each other.
     """
 
     hidden: tuple[int, ...] = (512, 512, 512, 512)
     on_features: bool = False
+    channels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden is {self.hidden}, but must name at least one width, of at least 1 each.")
+        if not self.channels:
+            return
+        if len(self.channels) != 3 or min(self.channels) < 1:
+            raise ValueError(f"channels is {self.channels}, but must name three widths of at least 1, or none.")
+        if len(self.hidden) != 1 or self.on_features:
+            raise ValueError(
+                f"A policy that sees pixels has one hidden layer and no features, but hidden is {self.hidden} and on_features "
+                f"is {self.on_features}."
+            )
 
 
 def one_hot_linear(classes: Tensor, weight: Tensor, bias: Tensor | None, num_classes: int, gather: bool) -> Tensor:
@@ -173,8 +187,7 @@ class Policy(nn.Module):
         if config.on_features and model.config.observation.frames_per_code == 1:
             raise ValueError("on_features needs codes of whole observations, but the model's are of single frames.")
         self.config = config
-        features = model.config.transformer.width if config.on_features else 0
-        self.actor = LatentPerceptron(model.config.observation, config.hidden, model.config.num_actions, features)
+        self.actor = _make_actor(model, config)
         self.model = model
 
     @torch.no_grad()
@@ -221,9 +234,10 @@ class Policy(nn.Module):
         Returns:
             Actions, int64, shape (N,), and what it remembers now.
         """
+        if self.config.channels:
+            return _choose(self.actor(observations), noise), None
         classes = self.see(observations)
-        logits = self.actor(classes, None if state is None else state.features).float()
-        actions = logits.argmax(-1) if noise is None else _drawn(logits, noise)
+        actions = _choose(self.actor(classes, None if state is None else state.features), noise)
         if state is None:
             return actions, None
         latents = functional.one_hot(classes[:, 0], self.model.config.observation.latent.classes).flatten(1).float()
@@ -279,9 +293,18 @@ class Policy(nn.Module):
         return (actions if isinstance(observation, Tensor) else np.asarray(actions.cpu())), state
 
 
-def _drawn(logits: Tensor, noise: Tensor) -> Tensor:
-    """Actions, shape (N,), from logits, shape (N, A), and uniform numbers, shape (N,)."""
-    return sample(logits.softmax(-1).unsqueeze(1), noise.unsqueeze(1)).squeeze(1)
+def _make_actor(model: TransformerWorldModel, config: PolicyConfig) -> LatentPerceptron | PixelActor:
+    if config.channels:
+        return PixelActor(model.observation_shape, config.channels, config.hidden[0], model.config.num_actions)
+    features = model.config.transformer.width if config.on_features else 0
+    return LatentPerceptron(model.config.observation, config.hidden, model.config.num_actions, features)
+
+
+def _choose(logits: Tensor, noise: Tensor | None) -> Tensor:
+    """Actions, shape (N,), from logits, shape (N, A): drawn by uniform numbers, shape (N,), or the most likely ones."""
+    if noise is None:
+        return logits.argmax(-1)
+    return sample(logits.float().softmax(-1).unsqueeze(1), noise.unsqueeze(1)).squeeze(1)
 
 
 def load_policy(

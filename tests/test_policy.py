@@ -19,19 +19,24 @@ from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.snapshot import read_snapshot, write_snapshot
 from tests.tiny import KINDS, NUM_ACTIONS, TinyKind, tiny_model, tiny_snapshot_config, tiny_starts, write_tiny_snapshot
 
+PIXELS = PolicyConfig((12,), channels=(2, 3, 4))
 
-def _write(folder: Path, kind: TinyKind, on_features: bool = False) -> Policy:
+
+def _write(folder: Path, kind: TinyKind, sizes: PolicyConfig | None = None) -> Policy:
     torch.manual_seed(5)
     model = tiny_model(kind)
-    policy = Policy(model, PolicyConfig((12, 8), on_features)).eval()
+    policy = Policy(model, sizes or PolicyConfig((12, 8))).eval()
     config = replace(tiny_snapshot_config(model.config), policy=policy.config)
     write_snapshot(folder, config, model, tiny_starts(model.config), {}, policy=policy)
     return policy
 
 
-@pytest.fixture(params=KINDS)
+SIGHTED = [*((kind, None) for kind in KINDS), ("compact", PIXELS)]
+
+
+@pytest.fixture(params=SIGHTED, ids=[*KINDS, "pixels"])
 def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    _write(tmp_path / "snapshot", request.param)
+    _write(tmp_path / "snapshot", *request.param)
     return tmp_path / "snapshot"
 
 
@@ -40,9 +45,11 @@ def _observations(count: int = 6) -> torch.Tensor:
     return torch.randint(256, (count, 4, 64, 64), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_agent_comes_back_as_it_was_written_up_to_half_precision(tmp_path: Path, kind: TinyKind) -> None:
-    written = _write(tmp_path / "snapshot", kind)
+@pytest.mark.parametrize(("kind", "sizes"), SIGHTED)
+def test_agent_comes_back_as_it_was_written_up_to_half_precision(
+    tmp_path: Path, kind: TinyKind, sizes: PolicyConfig | None
+) -> None:
+    written = _write(tmp_path / "snapshot", kind, sizes)
     read = learned_envs.load_policy(tmp_path / "snapshot")
     assert read.config == written.config and not read.training
     mine, theirs = read.actor.state_dict(), written.actor.state_dict()
@@ -64,7 +71,8 @@ def test_actions_are_drawn_from_the_policy(folder: Path) -> None:
     torch.manual_seed(0)
     policy, observations = learned_envs.load_policy(folder), _observations(1).expand(600, -1, -1, -1)
     drawn, _ = policy.predict(observations)
-    expected = policy.actor(policy.see(observations[:1]))[0].softmax(-1)
+    seen = observations[:1] if policy.config.channels else policy.see(observations[:1])
+    expected = policy.actor(seen)[0].softmax(-1)
     assert torch.allclose(drawn.bincount(minlength=NUM_ACTIONS) / 600, expected, atol=0.08)
 
 
@@ -86,7 +94,7 @@ def test_stable_baselines_judges_it(folder: Path) -> None:
 
 
 def test_agent_on_features_remembers_until_an_episode_begins(tmp_path: Path) -> None:
-    _write(tmp_path / "snapshot", "faithful", on_features=True)
+    _write(tmp_path / "snapshot", "faithful", PolicyConfig((12, 8), on_features=True))
     policy, observations = learned_envs.load_policy(tmp_path / "snapshot"), _observations(2)
     _, first = policy.predict(observations, deterministic=True)
     _, second = policy.predict(observations, first, deterministic=True, rewards=[1.0, 0.0])
@@ -131,7 +139,9 @@ def test_damaged_agent_is_told(folder: Path) -> None:
 
 
 def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path) -> None:
-    for hidden, told in (([12, 9], r"policy\.safetensors: layers"), ([0], r"config\.json: policy"), ("x", r"policy")):
+    pixels = bool(learned_envs.load_policy(folder).config.channels)
+    wrong = ([9], r"policy\.safetensors: actor") if pixels else ([12, 9], r"policy\.safetensors: layers")
+    for hidden, told in (wrong, ([0], r"config\.json: policy"), ("x", r"policy")):
         changed = tmp_path / f"changed-{told[-3:]}{hidden[0]}"
         shutil.copytree(folder, changed)
         content = json.loads((changed / "config.json").read_text())
@@ -140,6 +150,20 @@ def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path
         write_manifest(changed)
         with pytest.raises(SnapshotError, match=told):
             learned_envs.load_policy(changed)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"hidden": (8,), "channels": (4, 4)}, "channels is .* three widths"),
+        ({"hidden": (8,), "channels": (4, 0, 4)}, "channels is .* at least 1"),
+        ({"hidden": (8, 8), "channels": (4, 4, 4)}, "one hidden layer"),
+        ({"hidden": (8,), "channels": (4, 4, 4), "on_features": True}, "no features"),
+    ],
+)
+def test_sizes_that_make_no_policy_are_refused(sizes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        PolicyConfig(**sizes)
 
 
 def test_model_that_is_saved_again_leaves_its_agent_behind(folder: Path, tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ class TwmRecipe:
         dynamics: Second stage of the compact preset.
         rounds: What follows with the compact preset, agents' play.
         joint: The faithful preset's update.
+        agent: How the agent that comes with the model learns in it, when it is finished: on from where it stopped in the last
+            round, and from the same starts; left out, none comes with it.
     """
 
     id: str
@@ -119,6 +121,7 @@ class TwmRecipe:
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
     rounds: RoundsRecipe = field(default_factory=RoundsRecipe)
     joint: JointTraining = field(default_factory=JointTraining)
+    agent: PpoConfig | None = None
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -127,6 +127,7 @@ class ActorCritic:
         self.bfloat16 = bfloat16
         self.device = next(model.parameters()).device
         self.policy = Policy(model, PolicyConfig(config.hidden, config.on_features)).to(self.device)
+        assert isinstance(self.policy.actor, LatentPerceptron)
         self.actor = self.policy.actor
         features = model.config.transformer.width if config.on_features else 0
         self.critic = LatentPerceptron(model.config.observation, config.hidden, 1, features).to(self.device)

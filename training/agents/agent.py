@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from learned_envs.files import replacing
+from learned_envs.nn.initialization import orthogonal
+from learned_envs.nn.pixels import brightness, pixel_trunk
 
 __all__ = ["Agent", "AgentConfig", "AgentError", "Moments", "load_agent", "save_agent"]
 
 _FORMAT = "learned_envs agent 1"
-_Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 
 class AgentError(ValueError):
@@ -124,21 +125,12 @@ class Agent(nn.Module):
         shape, hidden = config.observation_shape, config.hidden
         self.moments = None if config.pictures else Moments(shape)
         if config.pictures:
-            a, b, c = config.channels
-            convolutions = [
-                *(_orthogonal(nn.Conv2d(shape[0], a, 8, 4)), nn.ReLU()),
-                *(_orthogonal(nn.Conv2d(a, b, 4, 2)), nn.ReLU()),
-                *(_orthogonal(nn.Conv2d(b, c, 3, 1)), nn.ReLU(), nn.Flatten()),
-            ]
-            with torch.no_grad():
-                size = nn.Sequential(*convolutions)(torch.zeros(1, *shape)).shape[1]
-            layers = [*convolutions, _orthogonal(nn.Linear(size, hidden)), nn.ReLU()]
+            self.trunk = pixel_trunk(shape, config.channels, hidden)
         else:
             first, second = nn.Linear(shape[0], hidden), nn.Linear(hidden, hidden)
-            layers = [_orthogonal(first), nn.Tanh(), _orthogonal(second), nn.Tanh()]
-        self.trunk = nn.Sequential(*layers)
-        self.actor = _orthogonal(nn.Linear(hidden, config.num_actions or len(config.low)), 0.01)
-        self.critic = _orthogonal(nn.Linear(hidden, 1), 1.0)
+            self.trunk = nn.Sequential(orthogonal(first), nn.Tanh(), orthogonal(second), nn.Tanh())
+        self.actor = orthogonal(nn.Linear(hidden, config.num_actions or len(config.low)), 0.01)
+        self.critic = orthogonal(nn.Linear(hidden, 1), 1.0)
         self.log_std = nn.Parameter(torch.full((len(config.low),), -0.5)) if not config.num_actions else None
         self.register_buffer("low", torch.tensor(config.low), persistent=False)
         self.register_buffer("high", torch.tensor(config.high), persistent=False)
@@ -155,7 +147,7 @@ class Agent(nn.Module):
         """
         if self.moments is None:
             dtype = torch.bfloat16 if self.config.bf16 else torch.float32  # exact for whole numbers up to 256
-            seen = observations.contiguous(memory_format=torch.channels_last).to(dtype).mul_(1 / 255)
+            seen = brightness(observations, dtype)
         else:
             seen = self.moments(observations)
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.config.bf16):
@@ -226,10 +218,3 @@ def load_agent(path: Path, device: str | torch.device = "cpu") -> Agent:
     except (KeyError, ValueError, RuntimeError) as error:
         raise AgentError(f"{path} is damaged: {error}") from error
     return agent.to(device).eval()
-
-
-def _orthogonal(layer: _Layer, gain: float = 2**0.5) -> _Layer:
-    nn.init.orthogonal_(layer.weight, gain)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

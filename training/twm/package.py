@@ -1,4 +1,4 @@
-"""Turn a trained run into a snapshot: what it learned from, its rewards, and recorded starts."""
+"""Turn a trained run into a snapshot: what it learned from, its rewards, recorded starts, and its agent."""
 
 from importlib.metadata import version
 from typing import Any
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from learned_envs.catalog import CATALOG
 from learned_envs.environment import AtariConfig
 from learned_envs.envs.real.atari import make_atari
+from learned_envs.policy import Policy, PolicyConfig
 from learned_envs.starts import Contexts, StartBank, StartKind
+from learned_envs.twm.world_model import TransformerWorldModel
+from training.agents.agent import Agent
 from training.experience import Experience, ExperienceError
 
-__all__ = ["describe_game", "reward_classes", "start_bank"]
+__all__ = ["describe_game", "pack_agent", "reward_classes", "start_bank"]
 
 _MOST_REWARD_CLASSES = 32
 
@@ -91,6 +94,19 @@ def start_bank(
         "anywhere": _contexts(experience, np.sort(inside), steps, stack),
     }
     return StartBank.from_frames(contexts, stack)
+
+
+def pack_agent(agent: Agent, model: TransformerWorldModel) -> Policy:
+    """The policy of an agent that PPO trained, without its critic.
+
+    Args:
+        agent: It sees pixels.
+        model: The world model that it comes with.
+    """
+    policy = Policy(model, PolicyConfig((agent.config.hidden,), channels=agent.config.channels))
+    weights = agent.state_dict()
+    policy.actor.load_state_dict({name: weights[name] for name in policy.actor.state_dict()})
+    return policy
 
 
 def _contexts(experience: Experience, starts: np.ndarray, steps: int, stack: int) -> Contexts:

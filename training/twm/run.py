@@ -15,6 +15,8 @@ from learned_envs.pretrained import Pretrained
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
+from training.agents.agent import load_agent
+from training.agents.ppo import PpoConfig
 from training.agents.run import PpoRun, train_ppo
 from training.collect import CollectConfig, collect
 from training.experience import Experience
@@ -25,7 +27,7 @@ from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
 from training.twm.observation import DecoderStage, ObservationStage
-from training.twm.package import describe_game, reward_classes, start_bank
+from training.twm.package import describe_game, pack_agent, reward_classes, start_bank
 from training.twm.replay import Replay
 
 __all__ = ["train"]
@@ -62,7 +64,10 @@ def train(
         _fit_compact(model, run)
     else:
         run_stage(JointStage(model, run.experience, recipe.joint), folder, recipe.seed, checkpoint_seconds)
-    return _package(model, run, folder / "snapshot", finished=True)
+    agent = None
+    if recipe.agent is not None:
+        agent = _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature, recipe.rounds.count)
+    return _package(model, run, folder / "snapshot", model.config.temperature, finished=True, agent=agent)
 
 
 @dataclass
@@ -124,43 +129,57 @@ def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTrain
 def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:
     """Train an agent in the model as it stands, and add what it does in the real game to the experience."""
     recipe, rounds = run.recipe, run.recipe.rounds
-    folder, before = run.folder / f"round-{number}", run.folder / f"round-{number - 1}"
-    if not (folder / "snapshot").exists():
-        _package(model, run, folder / "snapshot", finished=False)
-    agent = PpoRun(
-        id=str(folder / "snapshot"),
-        num_envs=rounds.num_envs,
-        seed=recipe.seed,
-        starts=rounds.starts,
-        max_episode_steps=rounds.horizon,
-        agent=str(before / "agent" / "agent.safetensors") if number > 1 else None,
-        bf16=True,
-    )
-    device = str(model.reward_values.device)
-    result = train_ppo(agent, rounds.ppo, folder / "agent", device, run.checkpoint_seconds)
-    last = result["evaluations"][-1]
-    run.agents.append({name: last[name] for name in ("steps", "mean", "sd", "episodes")})
-    policy = str(folder / "agent" / "agent.safetensors")
+    folder = run.folder / f"round-{number}"
+    temperature = model.config.temperature if rounds.temperature is None else rounds.temperature
+    agent = _train_agent(model, run, folder, rounds.ppo, temperature, number - 1)
     seed = recipe.experience.seed + number
-    played_by_it = CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, policy)
-    collect(played_by_it, folder / "experience")
+    collect(CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, str(agent)), folder / "experience")
     played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
     run.experience = Experience.load(run.folder / "experience", *played)
 
 
-def _package(model: TransformerWorldModel, run: _Run, target: Path, finished: bool) -> Path:
-    recipe, config = run.recipe, model.config
-    if not finished and recipe.rounds.temperature is not None:
-        config = replace(config, temperature=recipe.rounds.temperature)
+def _train_agent(
+    model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float, last: int
+) -> Path:
+    """Train an agent in the model as it stands, on from the round where it learned last; 0 for a new one. Returns its file."""
+    rounds = run.recipe.rounds
+    if not (folder / "snapshot").exists():
+        _package(model, run, folder / "snapshot", temperature)
+    description = PpoRun(
+        id=str(folder / "snapshot"),
+        num_envs=rounds.num_envs,
+        seed=run.recipe.seed,
+        starts=rounds.starts,
+        max_episode_steps=rounds.horizon,
+        agent=str(run.folder / f"round-{last}" / "agent" / "agent.safetensors") if last else None,
+        bf16=True,
+    )
+    device = str(model.reward_values.device)
+    result = train_ppo(description, ppo, folder / "agent", device, run.checkpoint_seconds)
+    last_evaluation = result["evaluations"][-1]
+    run.agents.append({name: last_evaluation[name] for name in ("steps", "mean", "sd", "episodes")})
+    return folder / "agent" / "agent.safetensors"
+
+
+def _package(
+    model: TransformerWorldModel,
+    run: _Run,
+    target: Path,
+    temperature: float,
+    finished: bool = False,
+    agent: Path | None = None,
+) -> Path:
+    recipe, config = run.recipe, replace(model.config, temperature=temperature)
     # What is measured is what is written: half precision.
     packed = TransformerWorldModel(config).eval()
     packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
+    policy = None if agent is None else pack_agent(load_agent(agent), packed)
     starts = start_bank(run.experience, model.observation_shape[0])
     environment = describe_game(recipe.game, config.reward_values)
-    told = SnapshotConfig(recipe.id, "twm", config, environment, _provenance(run))
+    told = SnapshotConfig(recipe.id, "twm", config, environment, _provenance(run), policy and policy.config)
     measured = finished and recipe.game == "Pong"
     fidelity = measure_pong(Pretrained(packed, starts, told), run.validation) if measured else {}
-    write_snapshot(target, told, packed, starts, fidelity, replace=True)
+    write_snapshot(target, told, packed, starts, fidelity, replace=True, policy=policy)
     return target
 
 

@@ -1,5 +1,6 @@
 """A whole run, from recording to snapshot, with small models and few updates."""
 
+import hashlib
 import json
 from dataclasses import replace
 from functools import partial
@@ -16,9 +17,11 @@ import training.recipe
 import training.twm.fidelity
 import training.twm.run
 from learned_envs.fidelity.free_running import pong_free_running
+from learned_envs.policy import load_policy
 from learned_envs.snapshot import read_snapshot
 from learned_envs.twm.config import TwmConfig
 from tests.tiny import tiny_config
+from training.agents.agent import load_agent
 from training.agents.ppo import PpoConfig
 from training.experience import ExperienceError
 from training.loop import RunError
@@ -93,6 +96,24 @@ def test_agents_learn_at_the_temperature_of_the_rounds(tmp_path: Path) -> None:
         model.temperature for found in (finished, round_one) if isinstance(model := found.config.model, TwmConfig)
     ]
     assert temperatures == [0.5, 0.0]
+
+
+def test_agent_that_comes_with_the_model_went_on_in_it_from_the_last_round(tmp_path: Path) -> None:
+    snapshot = train(replace(RECIPE, agent=replace(RECIPE.rounds.ppo, steps=24)), tmp_path / "run")
+    final, last_round = tmp_path / "run" / "final", tmp_path / "run" / "round-2"
+    assert _weights(final / "snapshot") == _weights(snapshot)
+    assert read_snapshot(final / "snapshot").config.model.temperature == 0.5  # type: ignore[union-attr]
+    began = json.loads((final / "agent" / "run.json").read_text())["agent"]
+    assert began == "sha256:" + hashlib.sha256((last_round / "agent" / "agent.safetensors").read_bytes()).hexdigest()
+    assert [each["steps"] for each in read_snapshot(snapshot).config.provenance["agents_in_the_real_game"]] == [
+        16,
+        16,
+        24,
+    ]
+    agent, policy = load_agent(final / "agent" / "agent.safetensors"), load_policy(snapshot)
+    seen = torch.randint(256, (64, 4, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected, _ = agent(seen)
+    torch.testing.assert_close(policy.actor(seen).log_softmax(-1), expected.logits, atol=2e-2, rtol=0)
 
 
 def test_how_often_a_step_was_drawn_is_kept_from_fit_to_fit(tmp_path: Path) -> None:
