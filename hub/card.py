@@ -131,6 +131,12 @@ def _usage(config: SnapshotConfig, repository: str) -> str:
         bundled = (
             f'\nenv = gym.make("{config.id}")                     # the same by its id, after `import learned_envs`'
         )
+    agent = ""
+    if config.policy is not None:
+        agent = (
+            f'\n\nagent = learned_envs.load_policy("{repository}")  # came with it; for the real thing and this one'
+            "\naction, _ = agent.predict(observation)"
+        )
     return f"""## Use it
 
 ```
@@ -146,7 +152,7 @@ observation, info = env.reset(seed=0)
 observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
 envs = gym.make_vec("learned_envs:Learned-v0", num_envs=64, model="{repository}", output="torch")
-model = learned_envs.load("{repository}")        # the nn.Module, for functions and gradients
+model = learned_envs.load("{repository}")        # the nn.Module, for functions and gradients{agent}
 ```
 
 Pin what you publish results with: `revision="COMMIT"`, or a tag. The files are JSON and safetensors; loading them runs none of

@@ -223,8 +223,10 @@ def _environment(pretrained: "Pretrained") -> dict[str, Any]:
 
 
 def _model(pretrained: "Pretrained") -> dict[str, Any]:
+    config = pretrained.config
     parameters = sum(parameter.numel() for parameter in pretrained.model.parameters())
-    return {"family": pretrained.config.family, "parameters": parameters, **_flat(asdict(pretrained.config.model))}
+    agent = "none" if config.policy is None else f"learned_envs.load_policy({config.id!r})"
+    return {"family": config.family, "parameters": parameters, "agent": agent, **_flat(asdict(config.model))}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

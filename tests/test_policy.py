@@ -13,6 +13,8 @@ import torch
 from gymnasium.wrappers import TimeLimit
 
 import learned_envs
+from hub.card import write_card
+from learned_envs.cli import main
 from learned_envs.errors import MissingModelError, SnapshotError
 from learned_envs.manifest import write_manifest
 from learned_envs.policy import Policy, PolicyConfig
@@ -150,6 +152,30 @@ def test_sizes_that_do_not_fit_the_weights_are_told(folder: Path, tmp_path: Path
         write_manifest(changed)
         with pytest.raises(SnapshotError, match=told):
             learned_envs.load_policy(changed)
+
+
+def test_info_tells_whether_there_is_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(folder)])
+    assert "load_policy(" in capsys.readouterr().out
+    main(["info", str(write_tiny_snapshot(tmp_path / "without", "compact"))])
+    assert "load_policy(" not in capsys.readouterr().out
+
+
+def test_card_tells_how_to_load_it(folder: Path) -> None:
+    assert "learned_envs.load_policy(" in write_card(folder).read_text()
+
+
+def test_agent_of_bundled_pong_plays_the_real_game() -> None:
+    pytest.importorskip("ale_py", reason="plays the real game")
+    agent, reals = learned_envs.load_policy("LearnedPong-v0"), learned_envs.make_real_vec("LearnedPong-v0", 4)
+    torch.manual_seed(0)
+    observations, _ = reals.reset(seed=0)
+    points = np.zeros(4)
+    for _ in range(400):
+        observations, rewards, *_ = reals.step(agent.predict(observations)[0])
+        points += rewards
+    reals.close()
+    assert points.sum() > 0  # random play is 26 points behind by then
 
 
 @pytest.mark.parametrize(
