@@ -53,7 +53,7 @@ def info(id: _Id, revision: str | None = None) -> None:
     console = _console()
     console.print(
         _listing("Environment", _environment(pretrained)),
-        _listing("Model", _model(pretrained)),
+        _listing("Model", _model(pretrained, id)),
         _listing("Provenance", _flat(pretrained.config.provenance)),
     )
     for name, figures in fidelity.items():
@@ -222,10 +222,10 @@ def _environment(pretrained: "Pretrained") -> dict[str, Any]:
     }
 
 
-def _model(pretrained: "Pretrained") -> dict[str, Any]:
+def _model(pretrained: "Pretrained", id: str) -> dict[str, Any]:
     config = pretrained.config
     parameters = sum(parameter.numel() for parameter in pretrained.model.parameters())
-    agent = "none" if config.policy is None else f"learned_envs.load_policy({config.id!r})"
+    agent = "none" if config.policy is None else f"learned_envs.load_policy({id!r})"
     return {"family": config.family, "parameters": parameters, "agent": agent, **_flat(asdict(config.model))}
 
 

@@ -66,7 +66,7 @@ def train(
         run_stage(JointStage(model, run.experience, recipe.joint), folder, recipe.seed, checkpoint_seconds)
     agent = None
     if recipe.agent is not None:
-        agent = _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature, recipe.rounds.count)
+        agent = _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature)
     return _package(model, run, folder / "snapshot", model.config.temperature, finished=True, agent=agent)
 
 
@@ -131,18 +131,16 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
     recipe, rounds = run.recipe, run.recipe.rounds
     folder = run.folder / f"round-{number}"
     temperature = model.config.temperature if rounds.temperature is None else rounds.temperature
-    agent = _train_agent(model, run, folder, rounds.ppo, temperature, number - 1)
+    agent = _train_agent(model, run, folder, rounds.ppo, temperature)
     seed = recipe.experience.seed + number
     collect(CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, str(agent)), folder / "experience")
     played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
     run.experience = Experience.load(run.folder / "experience", *played)
 
 
-def _train_agent(
-    model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float, last: int
-) -> Path:
-    """Train an agent in the model as it stands, on from the round where it learned last; 0 for a new one. Returns its file."""
-    rounds = run.recipe.rounds
+def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float) -> Path:
+    """Train an agent in the model as it stands, on from the last round, if there was one. Returns its file."""
+    rounds, last = run.recipe.rounds, len(run.agents)
     if not (folder / "snapshot").exists():
         _package(model, run, folder / "snapshot", temperature)
     description = PpoRun(

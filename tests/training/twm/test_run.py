@@ -102,7 +102,8 @@ def test_agent_that_comes_with_the_model_went_on_in_it_from_the_last_round(tmp_p
     snapshot = train(replace(RECIPE, agent=replace(RECIPE.rounds.ppo, steps=24)), tmp_path / "run")
     final, last_round = tmp_path / "run" / "final", tmp_path / "run" / "round-2"
     assert _weights(final / "snapshot") == _weights(snapshot)
-    assert read_snapshot(final / "snapshot").config.model.temperature == 0.5  # type: ignore[union-attr]
+    learned_in = read_snapshot(final / "snapshot").config.model
+    assert isinstance(learned_in, TwmConfig) and learned_in.temperature == 0.5
     began = json.loads((final / "agent" / "run.json").read_text())["agent"]
     assert began == "sha256:" + hashlib.sha256((last_round / "agent" / "agent.safetensors").read_bytes()).hexdigest()
     assert [each["steps"] for each in read_snapshot(snapshot).config.provenance["agents_in_the_real_game"]] == [
