@@ -136,6 +136,8 @@ class MyriadReturns:
             )
         axes.axhline(1, color="grey", lw=0.8, ls="--")
         axes.set(xscale="log", xlabel="horizon H", ylabel=label)
+        axes.set_xticks(self.horizons, map(str, self.horizons))
+        axes.set_xticks([], minor=True)
         axes.set_title("0 is random, 1 the best plan found in the true equations")
         axes.legend(fontsize=8)
         return figure
