@@ -127,7 +127,9 @@ class Dynamics(nn.Module):
         """Index that stands for an action nobody recorded; fused tokens only."""
         return self.config.num_actions
 
-    def forward(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> Forecast:
+    def forward(
+        self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor, told: Tensor | None = None
+    ) -> Forecast:
         """Predict every step of recorded sequences, in parallel.
 
         Args:
@@ -135,11 +137,12 @@ class Dynamics(nn.Module):
             actions: Actions a_t as indices, int64, shape (B, L), or as probabilities, shape (B, L, num_actions).
             rewards: r_{t-1} as the model is fed it, shape (B, L); the first is not used with separate tokens.
             episodes: Number of the episode each step belongs to, int64, shape (B, L); nothing attends across.
+            told: What else a training tells of the latents, added to their embeddings, shape (B, L, D).
 
         Returns:
             The forecast at every step.
         """
-        features, _ = self._process(latents, actions, rewards, episodes)
+        features, _ = self._process(latents, actions, rewards, episodes, told)
         return self._forecast(features, self._recent(latents, episodes) if self.local_head else None)
 
     def remember(self, latents: Tensor, actions: Tensor, rewards: Tensor, valid: Tensor) -> Memory:
@@ -209,9 +212,11 @@ class Dynamics(nn.Module):
         """Which of ``total`` tokens, the last being that of an action, each may see by its distance: bool, shape (T, T)."""
         return self._window(total).to(self.reward_embedding.weight.device)
 
-    def _process(self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor) -> tuple[Tensor, KeyValues]:
+    def _process(
+        self, latents: Tensor, actions: Tensor, rewards: Tensor, episodes: Tensor, told: Tensor | None = None
+    ) -> tuple[Tensor, KeyValues]:
         """Features at every step, shape (B, L, D), and the keys and values of every token."""
-        tokens = self._tokens(latents, actions, rewards)
+        tokens = self._tokens(latents, actions, rewards, told)
         per_step = self.config.tokens_per_step
         if per_step == 3:
             tokens = tokens[:, 1:]  # sequences open with a latent
@@ -235,11 +240,12 @@ class Dynamics(nn.Module):
             return values
         return torch.stack([values.roll(1, 1), values, values], 2).flatten(1, 2)[:, 1:]
 
-    def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    def _tokens(self, latents: Tensor, actions: Tensor, rewards: Tensor, told: Tensor | None = None) -> Tensor:
         """Tokens in the order r_{t-1}, z_t, a_t, or their sums, shape (B, L or 3 L, D)."""
         if not self.config.reward_tokens:
             rewards = torch.zeros_like(rewards)
-        latent = self.activation(self.latent_embedding(latents))
+        embedded = self.latent_embedding(latents)
+        latent = self.activation(embedded if told is None else embedded + told)
         reward = self.activation(self.reward_embedding(rewards.unsqueeze(-1)))
         if actions.dtype.is_floating_point:
             action = actions @ self.action_embedding.weight[: actions.shape[-1]]

@@ -4,10 +4,14 @@ Frames are coded once, so an update costs the transformer alone. Teacher forcing
 a rollout then drifts off at its own first mistake. For a growing share of the steps the model is therefore fed its own
 prediction instead of the recorded code (scheduled sampling, done in parallel: one pass without gradients predicts all
 steps, a second one learns from the mixture).
+
+A code means the same in every cell, but at every place within a cell another, so that a law of motion is seen at few of its
+places. For a share of the windows the whole picture is therefore moved by some pixels. So that nothing leaks into what is
+imagined later, the model is told by how much (as Karras et al., NeurIPS 2022, do with their augmentations).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +22,7 @@ from learned_envs.nn.categorical import sample
 from learned_envs.twm.dynamics import Dynamics, Forecast
 from learned_envs.twm.losses import normal_loss
 from training.ranges import check_ranges
+from training.twm.moves import MOVES
 from training.twm.observation import cosine
 from training.twm.replay import BalancedSampler, Replay, Windows
 
@@ -39,6 +44,7 @@ class DynamicsTraining:
         end_weight: Weight of the episode-end loss.
         self_fed: Final probability that a step is fed the model's own prediction; it grows from the first quarter of the
             updates to the third.
+        moved_share: Share of the windows that are shown moved by some pixels, see `training.twm.moves`.
         sampling_temperature: How evenly steps are drawn; the lower, the more often the rarely drawn ones, see `BalancedSampler`.
         bfloat16: Whether to compute in bfloat16; weights stay in float32.
 
@@ -54,6 +60,7 @@ class DynamicsTraining:
     reward_weight: float = 5.0
     end_weight: float = 5.0
     self_fed: float = 0.3
+    moved_share: float = 0.0
     sampling_temperature: float = 20.0
     bfloat16: bool = True
 
@@ -63,7 +70,7 @@ class DynamicsTraining:
             counts=("batch", "length"),
             positive=("learning_rate", "sampling_temperature"),
             not_negative=("updates", "weight_decay", "reward_weight", "end_weight"),
-            shares=("self_fed",),
+            shares=("self_fed", "moved_share"),
         )
 
 
@@ -93,6 +100,11 @@ class DynamicsStage:
         config: How to train.
         preview: Draws what the model imagines, for the log: float in [0, 1], shape (channels, height, width).
         name: Name of the stage.
+        moved: Codes of every recorded frame moved in every way, see `encode_moved`; only of configurations with a
+            ``moved_share``.
+
+    Raises:
+        ValueError: If windows shall be moved, but no moved codes are given.
     """
 
     log_every = 50
@@ -105,7 +117,12 @@ class DynamicsStage:
         config: DynamicsTraining,
         preview: Callable[[], Tensor] | None = None,
         name: str = "dynamics",
+        moved: Tensor | None = None,
     ) -> None:
+        if config.moved_share and moved is None:
+            raise ValueError(
+                f"moved_share is {config.moved_share}, but there are no codes of moved frames: pass them, or set it to 0."
+            )
         self.name = name
         self.dynamics = dynamics
         self.codes = codes
@@ -113,8 +130,14 @@ class DynamicsStage:
         self.config = config
         self.updates = config.updates
         self.preview = preview
+        self.moved = moved if config.moved_share else None
+        # What tells the model by how much a window was moved. It is not part of the model: what is not moved is told 0.
+        width = dynamics.config.transformer.width
+        self.move_embedding = nn.Embedding(len(MOVES) + 1, width, padding_idx=0, device=codes.device)
+        nn.init.zeros_(self.move_embedding.weight)
         self.sampler = BalancedSampler(len(replay), config.sampling_temperature, codes.device)
-        self.optimizer = torch.optim.AdamW(dynamics.parameters(), betas=(0.9, 0.95), weight_decay=config.weight_decay)
+        trained = [*dynamics.parameters(), *(self.move_embedding.parameters() if config.moved_share else ())]
+        self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.reward_values = torch.tensor(dynamics.config.reward_values, device=codes.device)
 
     def grow(self, codes: Tensor, replay: Replay) -> None:
@@ -128,7 +151,7 @@ class DynamicsStage:
         for group in self.optimizer.param_groups:
             group["lr"] = cosine(step, self.updates, self.config.learning_rate, warm_up)
         self.dynamics.train()
-        windows = self._forget_opening(self.replay.windows(self.sampler.draw(self.config.batch)))
+        windows = self._move(self._forget_opening(self.replay.windows(self.sampler.draw(self.config.batch))))
         latents = self._draw(self._probabilities(windows.frames))
         self_fed = self.config.self_fed * min(1.0, max(0.0, 2 * step / self.updates - 0.5))
         if self_fed > 0:
@@ -139,7 +162,7 @@ class DynamicsStage:
         loss = losses["latent"] + self.config.reward_weight * losses["reward"] + self.config.end_weight * losses["end"]
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.dynamics.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], 1.0)
         self.optimizer.step()
         return {f"{self.name}/{name}": value.detach() for name, value in losses.items()}
 
@@ -150,17 +173,26 @@ class DynamicsStage:
         position = torch.arange(self.config.length, device=device)
         opening = chosen & (position < 3)
         before = chosen & (position < 4)
-        return Windows(
-            **{
-                **vars(windows),
-                "actions": windows.actions.masked_fill(opening, self.replay.num_actions),
-                "rewards_before": windows.rewards_before.masked_fill(before, 0.0),
-                "real": windows.real & ~opening,
-            }
+        return replace(
+            windows,
+            actions=windows.actions.masked_fill(opening, self.replay.num_actions),
+            rewards_before=windows.rewards_before.masked_fill(before, 0.0),
+            real=windows.real & ~opening,
         )
 
+    def _move(self, windows: Windows) -> Windows:
+        """Move some windows in one of the ways. Rows of frames then count on: all frames, all moved in the first way, ..."""
+        if self.moved is None:
+            return windows
+        device, count = windows.frames.device, len(windows.frames)
+        ways = torch.randint(1, len(MOVES) + 1, (count, 1), device=device)
+        chosen = torch.rand(count, 1, device=device) < self.config.moved_share
+        offset = ways * chosen * len(self.codes)
+        return replace(windows, frames=windows.frames + offset, next_frames=windows.next_frames + offset)
+
     def _predict(self, latents: Tensor, windows: Windows) -> Forecast:
-        return self.dynamics(latents, windows.actions, windows.rewards_before.tanh(), windows.episodes)
+        told = None if self.moved is None else self.move_embedding(windows.frames // len(self.codes))
+        return self.dynamics(latents, windows.actions, windows.rewards_before.tanh(), windows.episodes, told)
 
     @torch.no_grad()
     def _feed_own(self, latents: Tensor, windows: Windows, share: float) -> Tensor:
@@ -168,9 +200,9 @@ class DynamicsStage:
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             forecast = self._predict(latents, windows)
         predicted = self._draw(forecast.latent[:, :-1].float().softmax(-1))
-        replace = (torch.rand(predicted.shape[:2], device=predicted.device) < share) & windows.real[:, :-1]
-        replace &= windows.episodes[:, 1:] == windows.episodes[:, :-1]
-        return torch.cat([latents[:, :1], torch.where(replace.unsqueeze(-1), predicted, latents[:, 1:])], 1)
+        fed = (torch.rand(predicted.shape[:2], device=predicted.device) < share) & windows.real[:, :-1]
+        fed &= windows.episodes[:, 1:] == windows.episodes[:, :-1]
+        return torch.cat([latents[:, :1], torch.where(fed.unsqueeze(-1), predicted, latents[:, 1:])], 1)
 
     def _losses(self, forecast: Forecast, windows: Windows) -> dict[str, Tensor]:
         weight = windows.real.float()
@@ -197,8 +229,13 @@ class DynamicsStage:
 
     def _probabilities(self, frames: Tensor) -> Tensor:
         """The encoder's distributions, float32, shape (B, L, V, K)."""
-        coded = self.codes[frames].float()
-        return coded / coded.sum(-1, keepdim=True)
+        coded = self.codes[frames % len(self.codes)].float()
+        probabilities = coded / coded.sum(-1, keepdim=True)
+        if self.moved is not None:
+            moved = frames >= len(self.codes)
+            classes = self.moved[frames[moved] - len(self.codes)].long()
+            probabilities[moved] = functional.one_hot(classes, coded.shape[-1]).float()
+        return probabilities
 
     def _draw(self, probabilities: Tensor) -> Tensor:
         """One-hot samples, shape (B, L, V * K)."""
@@ -216,6 +253,7 @@ class DynamicsStage:
         """See `training.loop.Stage`."""
         return {
             "model": self.dynamics.state_dict(),
+            "move_embedding": self.move_embedding.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "visits": self.sampler.visits,
         }
@@ -223,5 +261,7 @@ class DynamicsStage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `training.loop.Stage`."""
         self.dynamics.load_state_dict(state["model"])
+        if self.moved is not None:
+            self.move_embedding.load_state_dict(state["move_embedding"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.visits = state["visits"].to(self.codes.device)

@@ -26,6 +26,7 @@ from training.recipe import TwmRecipe
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import measure_pong, open_loop_picture, recording
 from training.twm.joint import JointStage
+from training.twm.moves import encode_moved
 from training.twm.observation import DecoderStage, ObservationStage
 from training.twm.package import describe_game, pack_agent, reward_classes, start_bank
 from training.twm.replay import Replay
@@ -114,13 +115,16 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
 
 def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
     device = model.reward_values.device
-    uncoded = torch.from_numpy(run.experience.frames[sum(map(len, run.codes)) :]).to(device)
+    assert isinstance(model.observation_model, GridObservationModel)
+    frames = torch.from_numpy(run.experience.frames).to(device)
+    uncoded = frames[sum(map(len, run.codes)) :]
     if len(uncoded):
         run.codes.append(encode_all(model.observation_model.eval(), uncoded))
     real = recording(run.validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
     preview = partial(open_loop_picture, model, real)
     replay = Replay(run.experience, model.config.num_actions, config.length, device)
-    stage = DynamicsStage(model.dynamics, torch.cat(run.codes), replay, config, preview, name)
+    moved = encode_moved(model.observation_model, frames) if config.moved_share else None
+    stage = DynamicsStage(model.dynamics, torch.cat(run.codes), replay, config, preview, name, moved)
     stage.sampler.visits[: len(run.visits)] = run.visits
     run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
     run.visits = stage.sampler.visits

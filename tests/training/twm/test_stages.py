@@ -21,6 +21,7 @@ from training.experience import Experience
 from training.loop import run_stage
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.joint import JointStage, JointTraining
+from training.twm.moves import MOVES, encode_moved, move
 from training.twm.observation import DecoderStage, ObservationStage, ObservationTraining, cosine
 from training.twm.replay import Replay
 
@@ -49,13 +50,21 @@ def dynamics_stage(experience: Experience, updates: int, **changes: Any) -> Dyna
     return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config)
 
 
+def moved_dynamics_stage(experience: Experience, updates: int) -> DynamicsStage:
+    model = _model("compact")
+    frames = torch.from_numpy(experience.frames)
+    codes, moved = encode_all(model.observation_model.eval(), frames), encode_moved(model.observation_model, frames)
+    config = DynamicsTraining(updates, batch=6, length=8, moved_share=0.5)
+    return DynamicsStage(model.dynamics, codes, Replay(experience, NUM_ACTIONS, config.length), config, moved=moved)
+
+
 def joint_stage(experience: Experience, updates: int) -> JointStage:
     stage = JointStage(_model("faithful"), experience, JointTraining(updates, batch=6))
     stage.sampler.temperature = 0.5
     return stage
 
 
-MAKERS = [observation_stage, dynamics_stage, joint_stage]
+MAKERS = [observation_stage, dynamics_stage, moved_dynamics_stage, joint_stage]
 every_stage = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__.removesuffix("_stage"))
 Maker = Callable[[Experience, int], Any]
 
@@ -207,6 +216,48 @@ def test_half_of_the_windows_open_as_environments_do(experience: Experience) -> 
         assert not forgotten.rewards_before[row, : hidden + (hidden > 0)].any()
         unchanged = slice(hidden + (hidden > 0), None)
         assert torch.equal(forgotten.rewards_before[row, unchanged], windows.rewards_before[row, unchanged])
+
+
+def test_moved_pictures_keep_their_background() -> None:
+    background = torch.linspace(0, 0.5, 64).expand(64, 64)
+    picture = background.clone()
+    picture[20:22, 60] = 1.0
+    there, gone = move(picture[None], background, -4, 3)[0], move(picture[None], background, 0, 4)[0]
+    assert (there - background).nonzero().tolist() == [[16, 63], [17, 63]]
+    assert torch.equal(gone, background)
+
+
+def test_moved_windows_show_moved_pictures_and_are_told_so(experience: Experience) -> None:
+    stage = moved_dynamics_stage(experience, updates=4)
+    nn.init.normal_(stage.move_embedding.weight[1:])
+    drawn = stage.replay.windows(torch.arange(200) % len(stage.replay))
+    windows = stage._move(drawn)
+    ways = windows.frames // len(stage.codes)
+    assert torch.equal(ways, windows.next_frames // len(stage.codes)), "the target is moved like the window"
+    assert torch.equal(ways, ways[:, :1].expand_as(ways)), "a window is moved as a whole"
+    assert set(ways.unique().tolist()) == set(range(len(MOVES) + 1))
+    assert 0.35 < (ways > 0).float().mean() < 0.65
+    stays = ways[:, 0] == 0
+    expected, seen = (stage._probabilities(each.frames) for each in (drawn, windows))
+    assert torch.equal(seen[stays], expected[stays])
+    assert not torch.equal(seen[~stays], expected[~stays])
+    row = windows.frames[~stays][0, 0]
+    way, frame = int(row) // len(stage.codes) - 1, int(row) % len(stage.codes)
+    assert torch.equal(seen[~stays][0, 0].argmax(-1).byte(), stage.moved[way * len(stage.codes) + frame])  # type: ignore[index]
+    stage.dynamics.eval()
+    latents = stage._draw(seen)
+    told, untold = (
+        stage._predict(latents, windows),
+        stage.dynamics(latents, windows.actions, windows.rewards_before.tanh(), windows.episodes),
+    )
+    assert torch.equal(told.latent[stays], untold.latent[stays]), "what is not moved is predicted as in an environment"
+    assert not torch.allclose(told.latent[~stays], untold.latent[~stays])
+
+
+def test_moved_windows_need_moved_codes(experience: Experience) -> None:
+    stage = dynamics_stage(experience, updates=4)
+    with pytest.raises(ValueError, match=r"moved_share is 0\.5, but there are no codes of moved frames"):
+        DynamicsStage(stage.dynamics, stage.codes, stage.replay, replace(stage.config, moved_share=0.5))
 
 
 def test_learning_rate_rises_and_falls() -> None:
