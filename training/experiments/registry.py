@@ -97,7 +97,7 @@ EXPERIMENTS: dict[str, dict[Size, Experiment]] = {
     },
     "myriad-horizons": {
         "full": MyriadReturns(methods=_HORIZON_METHODS),
-        "reduced": MyriadReturns(horizons=(20, 100, 200), methods=_HORIZON_METHODS, **_REDUCED_MYRIAD),
+        "reduced": MyriadReturns(methods=_HORIZON_METHODS, **_REDUCED_MYRIAD),
         "quick": MyriadReturns(
             systems=("CancerTreatment",),
             horizons=(5, 8),
