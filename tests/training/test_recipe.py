@@ -115,6 +115,10 @@ def test_preset_and_temperature_decide_the_model() -> None:
             lambda: CompactTraining(refine_every=70, refresh_every=50),
             "refine_every is 70, but must be a multiple of 50",
         ),
+        (
+            lambda: CompactTraining(online=DynamicsTraining(moved_share=0.5)),
+            "online.moved_share is 0.5, but codes that change are not moved",
+        ),
     ],
 )
 def test_setting_outside_its_range_is_told_at_once(settings: Callable[[], Any], told: str) -> None:

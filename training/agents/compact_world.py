@@ -37,7 +37,7 @@ class CompactTraining:
         bfloat16: Whether to imagine in bfloat16.
 
     Raises:
-        ValueError: If a number lies outside its range.
+        ValueError: If a number lies outside its range, or pictures shall be moved (``moved_share``).
     """
 
     observation: ObservationTraining = field(default_factory=lambda: ObservationTraining(updates=1500))
@@ -57,6 +57,11 @@ class CompactTraining:
         check_ranges(self, counts=("refresh_every", "refine_every", "context"), not_negative=("refinement",))
         if self.refine_every % self.refresh_every:
             raise ValueError(f"refine_every is {self.refine_every}, but must be a multiple of {self.refresh_every}.")
+        for name, fit in (("dynamics", self.dynamics), ("online", self.online)):
+            if fit.moved_share:
+                raise ValueError(
+                    f"{name}.moved_share is {fit.moved_share}, but codes that change are not moved: set it to 0."
+                )
 
 
 class CompactWorld:

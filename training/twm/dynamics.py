@@ -132,9 +132,8 @@ class DynamicsStage:
         self.preview = preview
         self.moved = moved if config.moved_share else None
         # What tells the model by how much a window was moved. It is not part of the model: what is not moved is told 0.
-        width = dynamics.config.transformer.width
-        self.move_embedding = nn.Embedding(len(MOVES) + 1, width, padding_idx=0, device=codes.device)
-        nn.init.zeros_(self.move_embedding.weight)
+        nothing = torch.zeros(len(MOVES) + 1, dynamics.config.transformer.width, device=codes.device)
+        self.move_embedding = nn.Embedding.from_pretrained(nothing, freeze=False, padding_idx=0)
         self.sampler = BalancedSampler(len(replay), config.sampling_temperature, codes.device)
         trained = [*dynamics.parameters(), *(self.move_embedding.parameters() if config.moved_share else ())]
         self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=config.weight_decay)

@@ -241,9 +241,9 @@ def test_moved_windows_show_moved_pictures_and_are_told_so(experience: Experienc
     expected, seen = (stage._probabilities(each.frames) for each in (drawn, windows))
     assert torch.equal(seen[stays], expected[stays])
     assert not torch.equal(seen[~stays], expected[~stays])
-    row = windows.frames[~stays][0, 0]
-    way, frame = int(row) // len(stage.codes) - 1, int(row) % len(stage.codes)
-    assert torch.equal(seen[~stays][0, 0].argmax(-1).byte(), stage.moved[way * len(stage.codes) + frame])  # type: ignore[index]
+    assert stage.moved is not None
+    row = int(windows.frames[~stays][0, 0]) - len(stage.codes)  # of the moved codes
+    assert torch.equal(seen[~stays][0, 0].argmax(-1).byte(), stage.moved[row])
     stage.dynamics.eval()
     latents = stage._draw(seen)
     told, untold = (
