@@ -87,7 +87,7 @@ def _write_preview(folder: Path, snapshot: Snapshot) -> None:
     """Film the learned game; states of a control problem are no pictures."""
     real = snapshot.config.environment
     if isinstance(real, AtariConfig):
-        env = LearnedEnv(str(folder))
+        env = LearnedEnv(folder)
         games = {name: seen[:_FRAMES] for name, seen in film(env, None, choose_player(real)).items()}
         write_gif(folder / PREVIEW, games, fps=_FPS)
 

@@ -88,12 +88,12 @@ def _check_rollout(folder: Path, snapshot: Snapshot) -> None:
 
 def _check_policy(folder: Path, snapshot: Snapshot) -> None:
     if snapshot.config.policy is not None:
-        observation = LearnedEnv(str(folder)).reset(seed=0)[0]
+        observation = LearnedEnv(folder).reset(seed=0)[0]
         read_policy(snapshot).predict(observation)
 
 
 def _play(folder: Path) -> list[np.ndarray]:
-    env = LearnedEnv(str(folder))
+    env = LearnedEnv(folder)
     seen = [env.reset(seed=0)[0]]
     env.action_space.seed(0)
     for step in range(_STEPS):

@@ -79,7 +79,7 @@ def demo(
         steps: Steps of each of these games; at least 1.
         device: Where the model runs, such as cpu, cuda or cuda:1.
         out: Folder for the film and the contact sheet, or the curves of a control problem.
-        seed: Seed of starts, actions and imagination.
+        seed: Seed of starts, actions and imagination; at least 0.
         revision: Branch, tag or commit on the Hub.
     """
     from learned_envs.demo import run_demo

@@ -51,7 +51,7 @@ def run_demo(
         steps: Steps of each of these games; at least 1.
         device: Where the model runs.
         out: Folder for ``film.gif`` and ``contact_sheet.png``, or ``curves.png``.
-        seed: Seed of starts, actions and imagination.
+        seed: Seed of starts, actions and imagination; at least 0.
         console: Where to print.
         revision: Branch, tag or commit of a model on the Hub.
 
@@ -63,7 +63,9 @@ def run_demo(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}, but there must be at least 1 step.")
-    folder = str(find_snapshot(model, revision))  # once: a branch of the Hub may move
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected a whole number of at least 0.")
+    folder = find_snapshot(model, revision)  # once: a branch of the Hub may move
     learned = LearnedVectorEnv(folder, num_envs, device=device)
     config = learned.pretrained.config
     out.mkdir(parents=True, exist_ok=True)

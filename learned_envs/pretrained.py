@@ -72,7 +72,7 @@ class Pretrained:
         return gym.spaces.Discrete(self.config.environment.num_actions)
 
     def limit(self, max_episode_steps: int | None) -> int:
-        """Steps after which an episode is truncated.
+        """Steps, counted from where it began, after which an episode is truncated.
 
         Args:
             max_episode_steps: The caller's limit; None for that of the real environment. A control problem has no time beyond
@@ -126,12 +126,15 @@ def register_snapshot(folder: str | Path) -> str:
 
     Raises:
         SnapshotError: If the folder holds no valid snapshot.
-        ValueError: If the id is already taken by another environment.
+        ValueError: If the id is already taken, by another environment or another folder.
     """
     folder = Path(folder).resolve()
     config = read_config(folder)
-    taken = config.id in gym.registry and _registered.get(config.id) != folder
-    if taken and not (config.id in CATALOG and not CATALOG[config.id].bundled):
+    if config.id in _registered:
+        taken = _registered[config.id] != folder
+    else:  # an id of the catalogue waits for a model, unless one is bundled
+        taken = CATALOG[config.id].bundled if config.id in CATALOG else config.id in gym.registry
+    if taken:
         raise ValueError(
             f"The id {config.id} is already taken. Use gym.make('learned_envs:Learned-v0', model={str(folder)!r})."
         )
@@ -207,9 +210,9 @@ def find_snapshot(name: str | Path, revision: str | None = None, local_files_onl
 
 
 def _local_folder(name: str | Path) -> Path | None:
-    """The folder that a name stands for; a string that is an id stands for no folder of the same name."""
-    if str(name) in _registered:
-        return _registered[str(name)]
+    """The folder that a name stands for; only a string is an id, and then it stands for no folder of the same name."""
+    if isinstance(name, str) and name in _registered:
+        return _registered[name]
     is_id = isinstance(name, str) and name in CATALOG
     return Path(name) if not is_id and Path(name).is_dir() else None
 

@@ -96,7 +96,7 @@ def make_real_vec_env(
     Raises:
         ValueError: If ``n_envs`` is below 1.
         gymnasium.error.NameNotFound: If the id is unknown.
-        MissingModelError: If the Hub does not have the snapshot.
+        MissingModelError: If there is no such folder, or the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
     """
@@ -109,8 +109,8 @@ class BatchedVecEnv(VecEnv):
     """A Gymnasium vector environment as Stable-Baselines3 wants it.
 
     Every result is an array of its own, which the caller may write into. Of an episode that ended, ``infos[i]`` holds
-    ``"terminal_observation"``, and ``"episode"`` with return ``"r"``, length ``"l"`` and seconds ``"t"`` since the last `reset`;
-    ``"TimeLimit.truncated"`` tells whether only the time was up. `VecMonitor` is not needed.
+    ``"terminal_observation"``, and ``"episode"`` with return ``"r"``, length ``"l"`` in steps played, and seconds ``"t"`` since
+    the last `reset`; ``"TimeLimit.truncated"`` tells whether only the time was up. `VecMonitor` is not needed.
 
     One model plays all environments: ``set_attr`` sets an attribute for all of them at once, and of methods of a single
     one, ``env_method`` knows ``get_state``, ``set_state`` and ``render``. ``set_options`` takes real contexts to continue from,
@@ -131,6 +131,7 @@ class BatchedVecEnv(VecEnv):
         self.metadata = {**self.metadata, "render_fps": envs.metadata.get("render_fps", 30)}
         self._actions: np.ndarray | None = None
         self._began = time.monotonic()
+        # Of environments that do not count for themselves.
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
     def reset(self) -> np.ndarray:
@@ -157,25 +158,26 @@ class BatchedVecEnv(VecEnv):
         """
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         results = [observations, rewards, terminated, truncated]
-        last: Any = infos.get("final_obs")
-        observations, rewards, terminated, truncated, *more = _fetch([*results, last] if _is_tensor(last) else results)
+        if isinstance(self.envs, BatchedEnv):
+            episode = infos["final_info"]["episode"]
+            results += [infos["final_obs"], episode["r"], episode["l"]]
+        observations, rewards, terminated, truncated, *ends = _fetch(results)
         dones = terminated | truncated
-        self._returns += rewards
-        self._lengths += 1
+        last, returns, lengths = ends or (infos.get("final_obs", ()), *self._count(rewards, dones))
         ours = _split(infos, self.num_envs)
         for info, time_was_up in zip(ours, (truncated & ~terminated).tolist(), strict=True):
             info["TimeLimit.truncated"] = time_was_up
+        seconds = round(time.monotonic() - self._began, 6)
         for index in np.flatnonzero(dones).tolist():
-            ours[index]["terminal_observation"] = np.array((more[0] if more else last)[index])
-            ours[index]["episode"] = self._finish(index)
+            ours[index]["terminal_observation"] = np.array(last[index])
+            ours[index]["episode"] = {"r": float(returns[index]), "l": int(lengths[index]), "t": seconds}
         return observations, rewards.astype(np.float32, copy=False), dones, ours
 
-    def _finish(self, index: int) -> dict[str, Any]:
-        """Statistics of an episode that ended."""
-        seconds = round(time.monotonic() - self._began, 6)
-        episode = {"r": float(self._returns[index]), "l": int(self._lengths[index]), "t": seconds}
-        self._returns[index], self._lengths[index] = 0, 0
-        return episode
+    def _count(self, rewards: np.ndarray, dones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths of the episodes after a step; those that ended begin anew."""
+        returns, lengths = self._returns + rewards, self._lengths + 1
+        self._returns, self._lengths = np.where(dones, 0, returns), np.where(dones, 0, lengths)
+        return returns, lengths
 
     def _merged_options(self) -> dict[str, Any] | None:
         """The options of all environments as those of one batch."""
@@ -257,11 +259,11 @@ class BatchedVecEnv(VecEnv):
             raise ValueError(
                 f"state holds {len(state)} environments, expected 1. Use state.take(indices) to choose one."
             )
+        self.envs.check_state(state)
         place = torch.tensor([index], device=self.envs.device)
         self.envs.set_state(
             self.envs.get_state().map(lambda all, one: all.index_copy(0, place, one.to(all.device)), state)
         )
-        self._returns[index], self._lengths[index] = float(state.returns[0]), int(state.elapsed[0])
 
     def _render(self, index: int) -> np.ndarray | None:
         return self.get_images()[index]

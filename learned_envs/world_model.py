@@ -152,7 +152,7 @@ class WorldModel(nn.Module, Shareable, ABC):
 
     @abstractmethod
     def observe(self, state: Any) -> Tensor:
-        """The observation that a state shows, shape (B, *observation_shape)."""
+        """The observation that a state shows, shape (B, *observation_shape). It may be the state's own: do not write into it."""
 
     @abstractmethod
     def step(self, state: Any, action: Tensor, noise: Tensor, decode: bool = True) -> tuple[State, Prediction]:

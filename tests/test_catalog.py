@@ -15,6 +15,7 @@ from learned_envs.catalog import BUNDLED, CATALOG, entry, register_all
 from learned_envs.envs.real.systems import SYSTEMS
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.errors import MissingModelError, SnapshotError
+from learned_envs.pretrained import find_snapshot
 from tests.tiny import CONTROL_HORIZON, write_tiny_snapshot
 
 _BUNDLED = sorted(id for id, item in CATALOG.items() if item.bundled)
@@ -107,6 +108,17 @@ def test_word_like_no_id_shows_how_to_list_them() -> None:
         learned_envs.load("/nowhere/at/all")
 
 
+@pytest.mark.parametrize(
+    "folder", [Path("LearnedPogn-v0"), Path("LearnedPong-v0"), "./LearnedPong-v0", "/nowhere/at/all"]
+)
+def test_real_twin_of_a_folder_that_is_not_there_is_not_that_of_an_id(folder: str | Path) -> None:
+    words = "There is no folder" if isinstance(folder, Path) else "nor the folder of a snapshot"
+    makers: list[Any] = [learned_envs.make_real, lambda folder: learned_envs.make_real_vec(folder, 2)]
+    for make in makers:
+        with pytest.raises(MissingModelError, match=words):
+            make(folder)
+
+
 def test_model_argument_is_needed_for_the_general_id() -> None:
     with pytest.raises(TypeError, match="model"):
         gym.make("learned_envs:Learned-v0")
@@ -192,6 +204,27 @@ def test_registered_snapshot_takes_no_id_away(tmp_path: Path) -> None:
     learned_envs.register_snapshot(first)
     with pytest.raises(ValueError, match="LearnedMine-v0 is already taken"):
         learned_envs.register_snapshot(second)
+
+
+@pytest.mark.usefixtures("registry")
+def test_id_that_waits_for_a_model_takes_one_alone(tmp_path: Path) -> None:
+    id = _UNBUNDLED[0]
+    first, second = (write_tiny_snapshot(tmp_path / name, "compact", id=id) for name in ("first", "second"))
+    for _ in range(2):
+        assert learned_envs.register_snapshot(first) == id
+    with pytest.raises(ValueError, match=f"{id} is already taken"):
+        learned_envs.register_snapshot(second)
+
+
+@pytest.mark.usefixtures("registry")
+def test_folder_named_like_an_id_is_meant_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    registered = write_tiny_snapshot(tmp_path / "mine", "compact", id="LearnedMine-v0")
+    learned_envs.register_snapshot(registered)
+    for id, folder in (("LearnedHarvest-v0", BUNDLED / "LearnedHarvest-v0"), ("LearnedMine-v0", registered)):
+        (tmp_path / id).mkdir()
+        assert find_snapshot(id) == folder
+        assert find_snapshot(f"./{id}") == find_snapshot(Path(id)) == Path(id)
 
 
 def test_folder_that_is_no_snapshot_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import gymnasium as gym
@@ -118,6 +119,26 @@ def test_demo_of_a_model_without_a_known_twin_goes_on_alone(
     _demo(tiny_snapshot, tmp_path)
     assert "without the real game" in capsys.readouterr().out
     assert _films(tmp_path)["film.gif"] == _ALONE
+
+
+def test_demo_of_a_folder_named_like_an_id(
+    pong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copytree(pong, tmp_path / "LearnedHarvest-v0")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    main(["demo", "./LearnedHarvest-v0", "--num-envs", "2", "--steps", "3", "--out", "out"])
+    assert "2 games of LearnedPong-v0" in capsys.readouterr().out
+    assert _films(tmp_path / "out")["film.gif"] == _ALONE
+
+
+def test_seed_below_zero_is_refused_before_anything_is_written(
+    pong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", str(pong), "--seed", "-1", "--out", str(tmp_path / "out")])
+    assert "seed is -1, expected a whole number of at least 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_film_gives_both_games_the_same_start_and_the_same_actions(pong: Path) -> None:

@@ -147,6 +147,36 @@ def test_state_of_one_environment_is_taken_to_another(game: str) -> None:
         envs.env_method("set_state", envs.get_attr("_state")[0], indices=0)
 
 
+def test_state_of_another_kind_is_refused(game: str) -> None:
+    envs, strangers = make_vec_env(game, 2), make_vec_env("LearnedHarvest-v0", 1)
+    envs.reset()
+    strangers.reset()
+    (state,) = strangers.env_method("get_state")
+    with pytest.raises(ValueError, match="not made by get_state"):
+        envs.env_method("set_state", state, indices=1)
+
+
+@pytest.mark.parametrize("make", [make_vec_env, make_real_vec_env])
+def test_episodes_are_those_of_the_batch_whatever_was_done_to_it(control: str, make: Any) -> None:
+    envs, same = make(control, 2, seed=0), make(control, 2, seed=0)
+
+    def play(each: Any, steps: int) -> list[dict[str, Any]]:
+        infos = [each.step(np.zeros((2, 1), np.float32))[3] for _ in range(steps)][-1]
+        return [{key: info["episode"][key] for key in "rl"} for info in infos if "episode" in info]
+
+    same.reset()
+    expected = play(same, 30)
+    assert [each["l"] for each in expected] == [30] * 2
+    envs.reset()
+    play(envs, 4)
+    envs.envs.reset(seed=0)
+    play(envs, 2)
+    state = envs.envs.get_state()
+    play(envs, 3)
+    envs.envs.set_state(state)
+    assert play(envs, 28) == expected
+
+
 def test_options_continue_from_real_contexts(control: str) -> None:
     envs: Any = make_vec_env(control, 2)
     twin: Any = make_real_vec_env(control, 2, seed=4)

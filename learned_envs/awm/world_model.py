@@ -181,12 +181,11 @@ class ContinuousWorldModel(WorldModel):
             The observations after each action, shape (B, L, n), within the bounds, and the rewards, shape (B, L).
 
         Raises:
-            ValueError: If a shape or dtype does not fit, a number is not finite, or the known reward is missing.
+            ValueError: If a shape or dtype does not fit, the observation is not finite, or the known reward is missing.
         """
+        self._check_plan(observation, actions)
         state = self.start(observation.unsqueeze(1))
         actions = self._floating("actions", actions)
-        if actions.ndim != 3 or not actions.shape[1]:
-            raise ValueError(f"actions has shape {tuple(actions.shape)}, expected (B, L, m) with L >= 1 steps.")
         if self.config.family == "awm":
             seen = self._imagine_windows(state.observation, actions)
         else:
@@ -233,7 +232,7 @@ class ContinuousWorldModel(WorldModel):
             rewards: Shape (B, T - 1).
 
         Returns:
-            The state, with gradients to the context.
+            The state, in memory of its own, with gradients to the context.
 
         Raises:
             ValueError: If a shape or dtype does not fit, or a number is not finite.
@@ -244,13 +243,14 @@ class ContinuousWorldModel(WorldModel):
         if actions is not None and self.config.family == "hwm":
             actions = self._floating("actions", actions)
             remembered = min(actions.shape[1], self.config.horizon - 1)
-        first = observations[:, -1 - remembered]
+        # Copies: what the caller does to the context later must not reach the state.
+        first = observations[:, -1 - remembered].clone()
         position = torch.zeros(len(first), dtype=torch.int64, device=first.device)
         state = AwmState(first, first, self.dynamics.empty(len(first), first), position)
         for back in range(remembered, 0, -1):
             assert actions is not None
             state = replace(
-                self._advance(state, state.observation, actions[:, -back]), observation=observations[:, -back]
+                self._advance(state, state.observation, actions[:, -back]), observation=observations[:, -back].clone()
             )
         return state
 
@@ -363,6 +363,14 @@ class ContinuousWorldModel(WorldModel):
         only_first = config.family == "awm" and tuple(observations.shape) == (batch, 1, config.observation_dim)
         if tuple(observations.shape) != expected and not only_first:
             raise ValueError(f"observations has shape {tuple(observations.shape)}, expected {expected}.")
+
+    def _check_plan(self, observation: Tensor, actions: Tensor) -> None:
+        n, m = self.config.observation_dim, self.config.action_dim
+        if observation.ndim != 2 or observation.shape[1] != n:
+            raise ValueError(f"observation has shape {tuple(observation.shape)}, expected (B, {n}).")
+        batch = len(observation)
+        if actions.ndim != 3 or (len(actions), actions.shape[2]) != (batch, m) or not actions.shape[1]:
+            raise ValueError(f"actions has shape {tuple(actions.shape)}, expected ({batch}, L, {m}) with L >= 1 steps.")
 
     def _check_context(self, observations: Tensor, actions: Tensor | None, rewards: Tensor | None) -> None:
         size = self.config.observation_dim

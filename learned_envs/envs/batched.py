@@ -22,11 +22,15 @@ from learned_envs.envs.actions import parse_actions
 from learned_envs.envs.autoreset import parse_autoreset_mode
 from learned_envs.envs.contexts import CONTEXT_KEYS, parse_context
 from learned_envs.envs.rendering import draw, render_modes
+from learned_envs.envs.seeds import parse_seeds
 from learned_envs.nn.noise import uniform
 from learned_envs.starts import Contexts
 from learned_envs.world_model import State, WorldModel
 
-__all__ = ["BatchedEnv", "EnvState"]
+__all__ = ["ENDLESS", "BatchedEnv", "EnvState"]
+
+ENDLESS = 2**62
+"""A number of steps that no episode reaches."""
 
 _SUM_TOLERANCE = 1e-2  # of probabilities, which callers may have in bfloat16
 
@@ -39,7 +43,9 @@ class EnvState(State):
         model: Where the model stands.
         keys: Key of each environment's noise, int64, shape (num_envs,).
         draws: How often each environment has drawn noise, int64, shape (num_envs,).
-        elapsed: Steps in the running episode, int64, shape (num_envs,).
+        elapsed: Steps played in the running episode, int64, shape (num_envs,).
+        horizon: Most steps that the running episode can have, by the clock at its start; `ENDLESS` in games, int64, shape
+            (num_envs,).
         returns: Reward gained in the running episode, float32, shape (num_envs,).
         ended: Whether the episode ended in the last step, bool, shape (num_envs,).
     """
@@ -48,6 +54,7 @@ class EnvState(State):
     keys: Tensor
     draws: Tensor
     elapsed: Tensor
+    horizon: Tensor
     returns: Tensor
     ended: Tensor
 
@@ -58,14 +65,14 @@ class BatchedEnv(VectorEnv, ABC):
     Environment i of a batch seeded with s plays the same episodes as a single environment seeded with s + i, whatever the
     size of the batch, up to the rounding of matrix products.
 
-    Subclasses say where episodes begin, in `_draw_starts`, and how far they have come there, in `_elapsed`.
+    Subclasses say where episodes begin, in `_draw_starts`, and how many steps there can be from there on, in `_horizon`.
 
     Args:
         world_model: What advances the episodes: a trained model, or the true equations.
         observation_space: Space of one observation.
         action_space: Space of one action.
         num_envs: Number of environments; at least 1.
-        max_episode_steps: Steps after which an episode is truncated; at least 1.
+        max_episode_steps: Steps, counted from where it began, after which an episode is truncated; at least 1.
         device: Where the model runs and, with ``output="torch"``, where everything is returned.
         output: ``"numpy"`` arrays, or ``"torch"`` tensors on the device.
         autoreset_mode: What happens at the end of an episode, see `gymnasium.vector.AutoresetMode`.
@@ -115,9 +122,9 @@ class BatchedEnv(VectorEnv, ABC):
     def _draw_starts(self, keys: Tensor, draws: Tensor) -> State:
         """A start for each environment, chosen by draw number ``draws`` of its own noise."""
 
-    def _elapsed(self, state: State) -> Tensor:
-        """Steps of the episodes that lie before their start, int64, shape (num_envs,)."""
-        return torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+    def _horizon(self, state: State) -> Tensor:
+        """Most steps that an episode can have from each start on, int64, shape (num_envs,)."""
+        return torch.full((self.num_envs,), ENDLESS, dtype=torch.int64, device=self.device)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | np.ndarray | None = None, options: dict[str, Any] | None = None
@@ -136,8 +143,10 @@ class BatchedEnv(VectorEnv, ABC):
             Observations, shape (num_envs, *shape), and an empty info.
 
         Raises:
-            ValueError: If an option is unknown, a shape or dtype does not fit, or a value lies outside its space.
+            ValueError: If an option is unknown, a shape or dtype does not fit, a value lies outside its space, or a seed is no
+                whole number of at least 0.
         """
+        seeds = parse_seeds(seed, self.num_envs)
         super().reset(seed=seed if isinstance(seed, int) else None)
         options = dict(options or {})
         partial = options.get("reset_mask") is not None and self._state is not None
@@ -147,7 +156,7 @@ class BatchedEnv(VectorEnv, ABC):
             raise ValueError(
                 f"options has the unknown key {sorted(options)[0]!r}; known are reset_mask, observations, actions, rewards."
             )
-        keys, draws = self._seeded(seed, mask)
+        keys, draws = self._seeded(seeds, mask)
         with torch.set_grad_enabled(self.differentiable):
             fresh = (
                 self._draw_starts(keys, draws) if _is_empty(given) else self._continue(self._parse_context(given, mask))
@@ -170,9 +179,10 @@ class BatchedEnv(VectorEnv, ABC):
 
         Returns:
             Observations, shape (num_envs, *shape); rewards, float32; terminated and truncated, bool, shape (num_envs,);
-            and infos. In SAME_STEP mode ``infos["final_obs"]`` holds the last observations of the episodes that ended. With
-            ``output="torch"``, ``infos["episode"]`` holds return ``"r"`` and length ``"l"`` of those where
-            ``infos["_episode"]`` is True; NumPy arrays get them from Gymnasium's ``RecordEpisodeStatistics``.
+            and infos. With ``output="torch"``, ``infos["episode"]`` holds return ``"r"`` and length ``"l"``, the steps
+            played, of those episodes that ended, where ``infos["_episode"]`` is True; NumPy arrays get them from Gymnasium's
+            ``RecordEpisodeStatistics``. In SAME_STEP mode ``infos["final_obs"]`` holds the last observations of the episodes
+            that ended, and ``infos["final_info"]`` their ``"episode"``, of arrays too.
 
         Raises:
             ValueError: If actions have a wrong shape or dtype, or lie outside the action space.
@@ -189,18 +199,20 @@ class BatchedEnv(VectorEnv, ABC):
         if self.world_model.ends:
             terminated = noise[:, size] < prediction.end_probability
         elapsed = before.elapsed + 1
-        truncated = elapsed >= self.max_episode_steps  # also where the game ended, as TimeLimit has it
+        # Also where the game ended, as TimeLimit has it.
+        truncated = elapsed >= before.horizon.clamp_max(self.max_episode_steps)
         reward = prediction.reward
         returns = before.returns + reward.detach()
         over = terminated | truncated
-        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, returns, over)
+        state = EnvState(model_state, before.keys, before.draws + 1, elapsed, before.horizon, returns, over)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._perhaps(before.ended):
             # The action of an ended environment is ignored.
             reward = reward.masked_fill(before.ended, 0.0)
             terminated, truncated = terminated & ~before.ended, truncated & ~before.ended
             over = terminated | truncated
             state = self._reset_where(before.ended, state, before.draws)
-        infos = self._episode_infos(elapsed, returns, over)
+        # For arrays Gymnasium's RecordEpisodeStatistics does it, and refuses environments that do it themselves.
+        infos = self._episode_infos(elapsed, returns, over) if self.output == "torch" else {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._final_infos(state, elapsed, returns) | infos
             state = self._reset_where(state.ended, state, state.draws)
@@ -235,9 +247,30 @@ class BatchedEnv(VectorEnv, ABC):
                 f"state holds {len(state)} environments, expected {self.num_envs}. Use state.take(indices) to choose or "
                 "repeat some."
             )
-        self._check_state(state)
+        self.check_state(state)
         state = state.clone().to(self.device)
         self._state = state if self.differentiable else state.detach()
+
+    def check_state(self, state: EnvState) -> None:
+        """Refuse a state that `get_state` of such an environment cannot have made, whatever the number of environments.
+
+        Raises:
+            ValueError: If it has another structure, or is not finite.
+        """
+        keys = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        with torch.no_grad():
+            own = self._fresh(self._draw_starts(keys, keys), keys, keys) if self._state is None else self._state
+        found = {name: (tuple(x.shape), x.dtype) for name, x in state.tensors()}
+        expected = {name: ((len(state), *x.shape[1:]), x.dtype) for name, x in own.tensors()}
+        for name in sorted({*found, *expected}):
+            if found.get(name) != expected.get(name):
+                raise ValueError(
+                    f"state has {found.get(name, 'nothing')} as {name}, expected {expected.get(name, 'nothing')}: it was not "
+                    "made by get_state() of an environment of this kind."
+                )
+        for name, tensor in state.tensors():
+            if not bool(tensor.isfinite().all()):
+                raise ValueError(f"state holds NaN or infinite values in {name}, expected finite ones.")
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Pictures of the current observations, uint8, shape (height, width, 3), one for each environment."""
@@ -265,22 +298,18 @@ class BatchedEnv(VectorEnv, ABC):
             )
         return self._state
 
-    def _seeded(self, seed: Any, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _seeded(self, seeds: list[int | None], mask: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and draws of the noise, newly seeded where a seed is given."""
-        count = self.num_envs
         if self._state is not None:
             keys, draws = self._state.keys, self._state.draws
         else:
-            keys = torch.from_numpy(self.np_random.integers(2**63, size=count)).to(self.device)
+            keys = torch.from_numpy(self.np_random.integers(2**63, size=self.num_envs)).to(self.device)
             draws = torch.zeros_like(keys)
-        if seed is None:
+        if all(value is None for value in seeds):
             return keys, draws
-        seeds = [seed + index for index in range(count)] if isinstance(seed, int | np.integer) else list(seed)
-        if len(seeds) != count:
-            raise ValueError(f"seed has {len(seeds)} entries, expected {count}: one for each environment.")
         given = torch.tensor([value is not None for value in seeds], device=self.device) & mask
         # Keys are 64-bit patterns; Gymnasium's seeds may be longer.
-        values = torch.tensor([(int(value or 0) + 2**63) % 2**64 - 2**63 for value in seeds], device=self.device)
+        values = torch.tensor([((value or 0) + 2**63) % 2**64 - 2**63 for value in seeds], device=self.device)
         return torch.where(given, values, keys), draws.masked_fill(given, 0)
 
     def _parse_context(self, given: dict[str, Any], mask: Tensor) -> Contexts:
@@ -296,7 +325,7 @@ class BatchedEnv(VectorEnv, ABC):
     def _fresh(self, model: State, keys: Tensor, draws: Tensor) -> EnvState:
         """Episodes at their start."""
         none = torch.zeros(self.num_envs, dtype=torch.float32, device=self.device)
-        return EnvState(model, keys, draws, self._elapsed(model), none, none.bool())
+        return EnvState(model, keys, draws, none.long(), self._horizon(model), none, none.bool())
 
     def _reset_where(self, mask: Tensor, state: EnvState, draws: Tensor) -> EnvState:
         """Begin new episodes where the mask is True; choosing the starts is draw number ``draws``."""
@@ -309,12 +338,7 @@ class BatchedEnv(VectorEnv, ABC):
         return self.device.type != "cpu" or bool(mask.any())
 
     def _episode_infos(self, elapsed: Tensor, returns: Tensor, over: Tensor) -> dict[str, Any]:
-        """Return and length of the episodes that ended, for tensors.
-
-        For arrays Gymnasium's RecordEpisodeStatistics does it, and refuses environments that do it themselves.
-        """
-        if self.output == "numpy":
-            return {}
+        """Return and length of the episodes that ended."""
         episode = {"r": self._deliver(returns), "l": self._deliver(elapsed)}
         return {"episode": episode | {f"_{key}": self._deliver(over) for key in "rl"}, "_episode": self._deliver(over)}
 
@@ -334,22 +358,6 @@ class BatchedEnv(VectorEnv, ABC):
     def _hand_over(self, tensor: Tensor) -> Any:
         """A tensor that nobody else holds, for the caller."""
         return tensor if self.output == "torch" else tensor.detach().cpu().numpy()
-
-    def _check_state(self, state: EnvState) -> None:
-        """Refuse a state that `get_state` of such an environment cannot have made."""
-        keys = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
-        with torch.no_grad():
-            own = self._fresh(self._draw_starts(keys, keys), keys, keys) if self._state is None else self._state
-        found, expected = ({name: (tuple(x.shape), x.dtype) for name, x in either.tensors()} for either in (state, own))
-        for name in sorted({*found, *expected}):
-            if found.get(name) != expected.get(name):
-                raise ValueError(
-                    f"state has {found.get(name, 'nothing')} as {name}, expected {expected.get(name, 'nothing')}: it was not "
-                    "made by get_state() of an environment of this kind."
-                )
-        for name, tensor in state.tensors():
-            if not bool(tensor.isfinite().all()):
-                raise ValueError(f"state holds NaN or infinite values in {name}, expected finite ones.")
 
     def _parse_mask(self, mask: Any) -> Tensor:
         if mask is None:

@@ -1,17 +1,17 @@
 """The single face of a learned environment."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from learned_envs.envs.batched import ENDLESS
 from learned_envs.envs.unbatched import UnbatchedEnv
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.starts import StartKind
 
 __all__ = ["LearnedEnv"]
-
-_FOR_EVER = 2**62
 
 
 class LearnedEnv(UnbatchedEnv):
@@ -35,7 +35,7 @@ class LearnedEnv(UnbatchedEnv):
 
     def __init__(
         self,
-        model: str,
+        model: str | Path,
         *,
         render_mode: str | None = None,
         device: str = "cpu",
@@ -65,5 +65,5 @@ class LearnedEnv(UnbatchedEnv):
         ``max_episode_steps``, Gymnasium's TimeLimit sees to it, which `set_state` does not turn back.
         """
         kept_by_gymnasium = self.spec is not None and self.spec.max_episode_steps is not None
-        self._core.max_episode_steps = self._pretrained.limit(_FOR_EVER if kept_by_gymnasium else None)
+        self._core.max_episode_steps = self._pretrained.limit(ENDLESS if kept_by_gymnasium else None)
         return super().reset(seed=seed, options=options)

@@ -32,8 +32,8 @@ class LearnedVectorEnv(BatchedEnv):
         output: ``"numpy"`` arrays, or ``"torch"`` tensors on the device.
         autoreset_mode: What happens at the end of an episode, see `gymnasium.vector.AutoresetMode`.
         starts: ``"initial"`` begins at real episode beginnings, ``"anywhere"`` in the middle of recorded experience.
-        max_episode_steps: Steps after which an episode is truncated; None takes the limit of the model's real environment.
-            A control problem ends at its horizon in any case.
+        max_episode_steps: Steps, counted from where it began, after which an episode is truncated; None takes the limit of
+            the model's real environment. A control problem ends in any case when its clock reaches the horizon.
         render_mode: None, or ``"rgb_array"`` if observations are pictures.
         differentiable: Whether `step` builds a graph of gradients, from rewards, and from observations that are no pixels,
             back to actions and to a context that `reset` was given; needs ``output="torch"``. Discrete actions may then
@@ -118,11 +118,12 @@ class LearnedVectorEnv(BatchedEnv):
             self.pretrained.system.check_observations(context[0][:, -1])
         return context
 
-    def _elapsed(self, state: State) -> Tensor:
-        """The clock of a control problem tells; a game counts from where it is begun."""
-        if self.pretrained.system is None:
-            return super()._elapsed(state)
-        return self.pretrained.system.split(self.world_model.observe(state))[1]
+    def _horizon(self, state: State) -> Tensor:
+        """What the clock of a control problem leaves; a game has no end of time."""
+        system = self.pretrained.system
+        if system is None:
+            return super()._horizon(state)
+        return system.horizon - system.split(self.world_model.observe(state))[1]
 
 
 def _choose(keys: Tensor, draws: Tensor, count: int) -> Tensor:

@@ -118,10 +118,16 @@ class Session:
     """
 
     def __init__(
-        self, model: str, *, device: str = "cpu", seed: int = 0, real: bool = True, revision: str | None = None
+        self,
+        model: str | Path,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        real: bool = True,
+        revision: str | None = None,
     ) -> None:
-        folder = str(find_snapshot(model, revision))  # once: a branch of the Hub may move
-        self.config = read_config(Path(folder))
+        folder = find_snapshot(model, revision)  # once: a branch of the Hub may move
+        self.config = read_config(folder)
         environment = self.config.environment
         self.system = environment.system if isinstance(environment, SystemConfig) else None
         self._learned = LearnedEnv(folder, device=device)
@@ -314,7 +320,7 @@ class _Twin:
         self._env.close()
 
 
-def _make_twin(model: str, learned: UnbatchedEnv) -> tuple[_Twin | None, str]:
+def _make_twin(model: Path, learned: UnbatchedEnv) -> tuple[_Twin | None, str]:
     """The real twin of a model, or why there is none."""
     env, reason = find_twin(model, learned)
     return None if env is None else _Twin(env), reason

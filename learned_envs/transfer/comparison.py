@@ -93,7 +93,8 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
         config.episodes,
     )
     real_steps = pretrained.config.provenance.get("real_steps")
-    trainings = _trainings(config, chosen, model, folder, device, real_steps, pretrained.system is not None)
+    spent = real_steps if _can_be_trained_for(real_steps, config, chosen, console) else None
+    trainings = _trainings(config, chosen, model, folder, device, spent, pretrained.system is not None)
     _open(folder, asdict(config) | {"weights": read_manifest(model).files[MODEL].sha256})
     found = _run(trainings, judges, config.seeds, console)
     rows = rows_of(found, real_steps)
@@ -105,6 +106,19 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
     return rows
 
 
+def _can_be_trained_for(real_steps: int | None, config: TransferConfig, chosen: Settings, console: Console) -> bool:
+    """Whether there is a baseline of as many real steps as the model was made from; if they are too few, that is printed."""
+    if not config.baselines or not real_steps or real_steps >= config.steps:
+        return False
+    if real_steps < chosen.chunk:
+        console.print(
+            f"Without the baseline of as many real steps: the model was made from {real_steps:,}, but {chosen.algorithm} takes "
+            f"{chosen.chunk:,} at once with {chosen.n_envs} environments.",
+            soft_wrap=True,
+        )
+    return real_steps >= chosen.chunk
+
+
 def _trainings(
     config: TransferConfig,
     chosen: Settings,
@@ -114,12 +128,12 @@ def _trainings(
     real_steps: int | None,
     control: bool,
 ) -> dict[str, list[Training]]:
-    """The trainings of each kind, one a seed."""
+    """The trainings of each kind, one a seed; without ``real_steps`` none of as many."""
     imagined = partial(make_vec_env, model, chosen.n_envs, device=device)
     real = partial(make_real_vec_env, model, chosen.n_envs)
     kinds: dict[str, tuple[Any, int]] = {"imagination": (imagined, config.steps)}
     if config.baselines:
-        if real_steps and real_steps < config.steps:
+        if real_steps:
             kinds["reality, as many real steps"] = (real, real_steps)
         kinds["reality, as many steps"] = (real, config.steps)
     return {

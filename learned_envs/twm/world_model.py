@@ -67,7 +67,16 @@ class TransformerWorldModel(WorldModel):
 
     @torch.no_grad()
     def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> TwmState:
-        """See `WorldModel.start`. Contexts carry no gradients: pixels are integers."""
+        """See `WorldModel.start`. Contexts carry no gradients: pixels are integers.
+
+        Args:
+            observations: uint8, shape (B, T, F, 64, 64).
+            actions: Indices, int64, shape (B, T - 1); may be left out if T = 1.
+            rewards: Shape (B, T - 1).
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or, on the CPU, an action is not from 0 to num_actions - 1.
+        """
         self._check_context(observations, actions, rewards)
         batch, steps = observations.shape[:2]
         device = observations.device
@@ -95,7 +104,10 @@ class TransformerWorldModel(WorldModel):
         return codes, torch.cat([unknown, actions], 1), torch.cat([before.new_zeros(batch, older), before], 1)
 
     def observe(self, state: TwmState) -> Tensor:
-        """See `WorldModel.observe`: the newest F frames, uint8, shape (B, F, 64, 64)."""
+        """See `WorldModel.observe`: the newest F frames, uint8, shape (B, F, 64, 64).
+
+        They are the state's own, so that nothing is copied: clone them before writing into them.
+        """
         return state.frames
 
     def step(self, state: TwmState, action: Tensor, noise: Tensor, decode: bool = True) -> tuple[TwmState, Prediction]:
@@ -104,7 +116,12 @@ class TransformerWorldModel(WorldModel):
         Actions are indices, int64, shape (B,), or probabilities, float32, shape (B, num_actions). Given probabilities,
         the reward and the end probability carry gradients through straight-through latents; observations, being
         integers, do not (`decode` gives differentiable frames).
+
+        Raises:
+            ValueError: If indices are not int64 or, on the CPU, not from 0 to num_actions - 1.
         """
+        if not action.is_floating_point():
+            self._check_indices("action", action)
         forecast, memory = self.dynamics.step(state.latent.flatten(1), action, state.reward, state.memory)
         latent = self._draw_latent(forecast.latent[:, 0].float(), noise[:, :-1])
         reward = self._draw_reward(forecast.reward[:, 0].float(), noise[:, -1])
@@ -163,8 +180,6 @@ class TransformerWorldModel(WorldModel):
             raise ValueError(
                 f"observations has dtype {observations.dtype}, expected torch.uint8: grey levels from 0 to 255."
             )
-        if actions is not None and actions.is_floating_point():
-            raise ValueError(f"actions has dtype {actions.dtype}, expected integers: a context took one action a step.")
         between = (observations.shape[0], observations.shape[1] - 1)
         for name, given in (("actions", actions), ("rewards", rewards)):
             if given is not None and tuple(given.shape) != between:
@@ -174,4 +189,20 @@ class TransformerWorldModel(WorldModel):
         if actions is None and between[1]:
             raise ValueError(
                 f"actions is missing: {between[1] + 1} context steps need the {between[1]} actions between them."
+            )
+        if actions is not None:
+            self._check_indices("actions", actions)
+
+    def _check_indices(self, name: str, actions: Tensor) -> None:
+        """Refuse actions that there are none of; one beyond them stands for "unknown" inside the dynamics."""
+        if actions.dtype != torch.int64:
+            raise ValueError(f"{name} has dtype {actions.dtype}, expected torch.int64: indices of actions.")
+        if actions.device.type != "cpu" or torch.compiler.is_compiling():  # looking would wait for the device
+            return
+        # In NumPy, whose calls cost a fraction of torch's where there is so little to do.
+        values = actions.numpy()
+        inside = (values >= 0) & (values < self.config.num_actions)
+        if not inside.all():
+            raise ValueError(
+                f"{name} contains {values[~inside][0]}, expected integers from 0 to {self.config.num_actions - 1}."
             )

@@ -160,6 +160,17 @@ def test_imagination_begins_at_the_last_observation_of_a_context(family: Family,
         assert (whole[:, -1] - went_on[:, 0]).abs().max() < 1e-10
 
 
+@every(FORMS)
+def test_state_does_not_change_with_the_context_it_began_with(family: Family, backbone: BackboneName) -> None:
+    model = make(tiny(family, backbone))
+    observations = torch.stack([start_of(model)] * 3, 1)
+    for steps in (1, 3):
+        given = observations[:, :steps].clone()
+        state = model.start(given, plan(model, steps - 1))
+        given.zero_()
+        assert torch.equal(state.observation, observations[:, 0]) and (state.anchor != 0).all()
+
+
 def test_of_a_context_longer_than_the_horizon_the_newest_steps_are_remembered() -> None:
     model = make(tiny("hwm", "transformer"))
     context = torch.stack([start_of(model, seed) for seed in range(2 * HORIZON)], 1)
@@ -315,7 +326,6 @@ def test_actions_that_do_not_fit_are_refused(awm: ContinuousWorldModel, action: 
         (lambda m: m(torch.zeros(2, 4, 4), torch.zeros(2, 4, 3)), r"expected \(B, L, 2\)"),
         (lambda m: m(torch.zeros(2, 0, 4), torch.zeros(2, 0, 2)), "L >= 1"),
         (lambda m: m(torch.zeros(2, 7, 4), torch.zeros(2, 7, 2)), "the horizon is 6: split the episode"),
-        (lambda m: m.imagine(torch.zeros(2, 4), torch.zeros(2, 2)), r"expected \(B, L, m\)"),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(
@@ -323,6 +333,25 @@ def test_windows_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         call(awm)
+
+
+@pytest.mark.parametrize("form", [("markov", "mlp"), ("hwm", "rnn"), ("awm", "transformer")])
+@pytest.mark.parametrize(
+    ("observation", "actions", "message"),
+    [
+        ((2, 4), (2, 2), r"actions has shape \(2, 2\), expected \(2, L, 2\) with L >= 1"),
+        ((2, 4), (2, 0, 2), "L >= 1"),
+        ((2, 4), (2, 5, 3), r"expected \(2, L, 2\)"),
+        ((2, 4), (3, 5, 2), r"expected \(2, L, 2\)"),
+        ((4,), (2, 5, 2), r"observation has shape \(4,\), expected \(B, 4\)"),
+        ((2, 1, 4), (2, 5, 2), r"observation has shape \(2, 1, 4\)"),
+    ],
+)
+def test_plans_that_do_not_fit_are_refused(
+    form: tuple[Family, BackboneName], observation: tuple[int, ...], actions: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tiny(*form)).imagine(torch.zeros(observation), torch.zeros(actions))
 
 
 def test_single_precision_goes_the_same_way() -> None:

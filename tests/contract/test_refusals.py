@@ -290,6 +290,17 @@ def test_wrong_number_of_seeds(subject: Subject, seed: Any) -> None:
         subject.vector(2).reset(seed=seed)
 
 
+def test_seed_that_is_no_whole_number(subject: Subject) -> None:
+    env = subject.vector(2)
+    env.reset(seed=0)
+    state = env.get_state()
+    seeds: list[Any] = [3.5, -1, [1, 3.7], [-1, 2], np.array([1.0, 2.0]), "12"]
+    for seed in seeds:
+        with pytest.raises(ValueError, match=r"A seed is .*, expected a whole number of at least 0"):
+            env.reset(seed=seed)
+        _expect_same_state(env, state)
+
+
 def test_step_before_reset(subject: Subject) -> None:
     batch, single = subject.vector(2), subject.bare()
     for env, action in ((batch, still(batch)), (single, steady_action(single, 0))):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import learned_envs
+from learned_envs.device import parse_device
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.pretrained import load_pretrained
 from tests.counting import NEVER, counting_env
-from tests.tiny import tiny_model
+from tests.tiny import CONTROL_HORIZON, tiny_model
 
 COUNT = 1  # column of the observation that shows the steps taken
 
@@ -96,6 +98,26 @@ def test_argument_overrides_the_limit_of_the_snapshot() -> None:
     assert np.flatnonzero(_play(env, [[0]] * 3)["truncated"]).tolist() == [1]
 
 
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_limit_counts_from_the_start_and_the_horizon_by_the_clock(tiny_snapshots: dict[str, Path], limit: int) -> None:
+    keywords: dict[str, Any] = {"starts": "anywhere", "max_episode_steps": limit}
+    folder = tiny_snapshots["markov-mlp"]
+    envs = LearnedVectorEnv(folder, 4, output="torch", autoreset_mode=AutoresetMode.SAME_STEP, **keywords)
+    clocks = envs.reset(seed=0)[0][:, -1].int()
+    assert (clocks > 3).all(), "they begin in the middle"
+    expected = (CONTROL_HORIZON - clocks).clamp_max(limit).tolist()
+    lengths = torch.zeros(4, dtype=torch.int64)
+    while not lengths.all():
+        infos = envs.step(torch.from_numpy(np.zeros_like(envs.action_space.sample())))[4]
+        lengths = torch.where((lengths == 0) & infos["_episode"], infos["episode"]["l"], lengths)
+    assert lengths.tolist() == expected
+    single = gym.make("learned_envs:Learned-v0", model=str(folder), **keywords)
+    for seed, length in enumerate(expected):
+        single.reset(seed=seed)
+        over = [single.step(np.zeros(single.action_space.shape or (), np.float32))[3] for _ in range(length)]
+        assert over == [False] * (length - 1) + [True]
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_tensors_bring_return_and_length_of_every_episode(mode: AutoresetMode) -> None:
     env = counting_env([3], 2, autoreset_mode=mode, output="torch")
@@ -112,6 +134,14 @@ def test_tensors_bring_return_and_length_of_every_episode(mode: AutoresetMode) -
     # The first environment has taken action 0 once, then 1; the second 0 alone: 1 + 12 + 13, and 1 + 2 + 3.
     assert told[:2] == [(0, 26.0, 3), (1, 6.0, 3)]
     assert told[2] == (0, 36.0, 3)
+
+
+def test_arrays_bring_return_and_length_with_the_last_observation() -> None:
+    env = counting_env([2], 1, autoreset_mode=AutoresetMode.SAME_STEP)
+    env.reset(seed=0)
+    env.step(np.array([0]))
+    episode = env.step(np.array([1]))[4]["final_info"]["episode"]
+    assert (episode["r"].tolist(), episode["l"].tolist()) == ([13.0], [2])
 
 
 def test_every_start_of_the_bank_comes_up() -> None:
@@ -218,6 +248,13 @@ def test_environments_on_two_devices_share_a_loaded_model(tiny_snapshots: dict[s
     assert next(here.world_model.parameters()).device.type == "cpu"
     here.reset(seed=0)
     here.step(np.zeros(2, int))
+
+
+def test_model_that_is_there_already_is_shared(tiny_snapshots: dict[str, Path]) -> None:
+    """However its device is named: ``cpu:0`` is to ``cpu`` as ``cuda`` is to ``cuda:0``."""
+    model = learned_envs.load(tiny_snapshots["compact"])
+    assert LearnedVectorEnv(model, 2, device="cpu:0").world_model is model
+    assert parse_device("cpu:0") == torch.device("cpu")
 
 
 def test_context_with_a_reward_that_is_no_number_is_refused(tiny_snapshots: dict[str, Path]) -> None:

@@ -18,6 +18,7 @@ from hub.__main__ import main
 from hub.build import build
 from hub.card import card_settings, write_card
 from hub.catalogue import pull, rows
+from hub.check import _play as play_trial
 from hub.check import check
 from hub.publish import publish, publish_all
 from learned_envs.cli import main as command_line
@@ -70,6 +71,12 @@ def _commits(hub: Hub, repository: str = REPOSITORY) -> int:
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["hub", *arguments])
     main()
+
+
+def test_folder_named_like_an_id_is_tried_itself(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copytree(built, tmp_path / "LearnedHarvest-v0")
+    monkeypatch.chdir(tmp_path)
+    assert play_trial(Path("LearnedHarvest-v0"))[0].shape == (4, 64, 64)
 
 
 # Round trip

@@ -2,8 +2,10 @@
 
 import sys
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -48,6 +50,14 @@ def test_both_games_begin_alike_and_get_the_same_actions(control: str) -> None:
         assert moment.real is not None and np.array_equal(moment.real.observation, happened[0])
         assert (moment.learned.reward, moment.real.reward) == (imagined[1], happened[1])
     assert session.now.learned.score == pytest.approx(total)
+
+
+def test_folder_named_like_an_id_is_played(
+    tiny_snapshots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copytree(tiny_snapshots["compact"], tmp_path / "LearnedHarvest-v0")
+    monkeypatch.chdir(tmp_path)
+    assert Session("./LearnedHarvest-v0").action_space == gym.spaces.Discrete(3)
 
 
 def test_episode_ends_in_both_games_and_then_no_more_steps(control: str) -> None:

@@ -71,6 +71,18 @@ def test_comparison_of_a_control_problem_says_what_every_training_came_to(
     assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("checkpoint-1"))
 
 
+@pytest.mark.usefixtures("quick")
+def test_baseline_of_fewer_steps_than_the_agent_takes_at_once_is_left_out(
+    tiny_snapshots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tell_real_steps(monkeypatch, 7)
+    config = TransferConfig(str(tiny_snapshots["markov-mlp"]), "a2c", 8, evaluations=1, episodes=1)
+    rows = compare(config, tmp_path)
+    assert [row.trained_in for row in rows] == ["random", "imagination", "reality, as many steps"]
+    assert rows[1].real_steps == 7
+    assert "the model was made from 7, but A2C takes 8 at once with 2 environments" in capsys.readouterr().out
+
+
 def _tell_real_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     load = comparison.load_pretrained
 

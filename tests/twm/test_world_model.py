@@ -93,6 +93,10 @@ def test_rewards_and_actions_of_the_context_matter(kind: TinyKind) -> None:
         ({"observations": torch.zeros(2, 3, 1, 64, 64, dtype=torch.uint8)}, "observations"),
         ({"observations": torch.zeros(2, 3, 4, 64, 64)}, "observations has dtype torch.float32"),
         ({"actions": torch.zeros(2, 2)}, "actions has dtype torch.float32"),
+        ({"actions": torch.zeros(2, 2, dtype=torch.uint8)}, "actions has dtype torch.uint8, expected torch.int64"),
+        ({"actions": torch.zeros(2, 2, dtype=torch.bool)}, "actions has dtype torch.bool"),
+        ({"actions": torch.full((2, 2), NUM_ACTIONS)}, "actions contains 3, expected integers from 0 to 2"),
+        ({"actions": torch.full((2, 2), -1)}, "actions contains -1"),
         ({"actions": None}, "actions"),
         ({"actions": torch.zeros(2, 3, dtype=torch.int64)}, "actions"),
         ({"rewards": torch.zeros(2, 1)}, "rewards"),
@@ -106,6 +110,21 @@ def test_context_that_does_not_fit_is_named(change: dict[str, Tensor], word: str
     }
     with pytest.raises(ValueError, match=word):
         tiny_model("compact").start(**(context | change))
+
+
+@both
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (torch.tensor([0, 1, 2, NUM_ACTIONS]), "action contains 3, expected integers from 0 to 2"),
+        (torch.tensor([0, 1, 2, -1]), "action contains -1"),
+        (torch.zeros(4, dtype=torch.bool), "action has dtype torch.bool, expected torch.int64"),
+    ],
+)
+def test_action_that_there_is_not_is_refused(kind: TinyKind, action: Tensor, words: str) -> None:
+    model = tiny_model(kind)
+    with pytest.raises(ValueError, match=words):
+        model.step(_state(model), action, _noise(model))
 
 
 @both

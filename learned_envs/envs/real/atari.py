@@ -6,6 +6,7 @@ observation. Rewards are the game's own, unclipped. No sticky actions.
 """
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import gymnasium as gym
@@ -39,7 +40,7 @@ class AtariRules:
         repeat_action_probability: Probability that the emulator repeats the last action instead of the new one.
 
     Raises:
-        ValueError: If a value lies outside its range.
+        ValueError: If a value is of another type, or lies outside its range.
     """
 
     noop_max: int = 30
@@ -50,10 +51,14 @@ class AtariRules:
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # where a snapshot names them
 
     def __post_init__(self) -> None:
-        if self.noop_max < 0:
-            raise ValueError(f"noop_max is {self.noop_max}, but must be at least 0.")
-        if not 0 <= self.repeat_action_probability <= 1:
-            raise ValueError(f"repeat_action_probability is {self.repeat_action_probability}, but must lie in [0, 1].")
+        for name in ("fire", "terminal_on_life_loss"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} is {value!r}, expected True or False.")
+        noops, sticky = self.noop_max, self.repeat_action_probability
+        if not isinstance(noops, Integral) or isinstance(noops, bool) or noops < 0:
+            raise ValueError(f"noop_max is {noops!r}, expected a whole number of at least 0.")
+        if not isinstance(sticky, Real) or isinstance(sticky, bool) or not 0 <= sticky <= 1:
+            raise ValueError(f"repeat_action_probability is {sticky!r}, expected a number in [0, 1].")
 
 
 def make_atari(
@@ -63,7 +68,7 @@ def make_atari(
 
     Args:
         game: ALE name, such as ``"Pong"``.
-        max_episode_steps: Steps after which an episode is truncated, four emulator frames each.
+        max_episode_steps: Steps after which an episode is truncated, four emulator frames each; at least 1.
         render_mode: As ALE has it: None, ``"rgb_array"`` or ``"human"``.
         **rules: Fields of `AtariRules`.
 
@@ -74,9 +79,10 @@ def make_atari(
         gymnasium.error.DependencyNotInstalled: If ale-py or OpenCV is missing.
         gymnasium.error.NameNotFound: If ALE has no such game.
         TypeError: If a rule is unknown.
-        ValueError: If a rule lies outside its range.
+        ValueError: If ``max_episode_steps`` is below 1, or a rule is of another type or lies outside its range.
     """
     chosen = AtariRules(**rules)
+    _check_limit(max_episode_steps)
     _rom(game)
     env: gym.Env = gym.make(
         f"ALE/{game}-v5",
@@ -115,7 +121,7 @@ def make_atari_vec(
     Args:
         game: ALE name, such as ``"Pong"``.
         num_envs: Number of games; at least 1.
-        max_episode_steps: Steps after which an episode is truncated, four emulator frames each.
+        max_episode_steps: Steps after which an episode is truncated, four emulator frames each; at least 1.
         autoreset_mode: What happens at the end of an episode.
         render_mode: As ALE has it.
         **rules: Fields of `AtariRules`.
@@ -124,11 +130,12 @@ def make_atari_vec(
         gymnasium.error.DependencyNotInstalled: If ale-py or OpenCV is missing.
         gymnasium.error.NameNotFound: If ALE has no such game.
         TypeError: If a rule is unknown.
-        ValueError: If ``num_envs`` is below 1 or a rule lies outside its range.
+        ValueError: If ``num_envs`` or ``max_episode_steps`` is below 1, or a rule is of another type or lies outside its range.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}, but there must be at least 1 environment.")
     chosen, mode = AtariRules(**rules), parse_autoreset_mode(autoreset_mode)
+    _check_limit(max_episode_steps)
     rom = _rom(game)
     if render_mode is None and mode is not AutoresetMode.DISABLED and _native_keeps(chosen, game):
         from learned_envs.envs.real.atari_vector import NativeAtariVectorEnv
@@ -139,6 +146,11 @@ def make_atari_vec(
         return make_atari(game, max_episode_steps=max_episode_steps, render_mode=render_mode, **vars(chosen))
 
     return SyncVectorEnv([make] * num_envs, autoreset_mode=mode)
+
+
+def _check_limit(steps: Any) -> None:
+    if not isinstance(steps, int) or steps < 1:  # as Gymnasium's TimeLimit takes it
+        raise ValueError(f"max_episode_steps is {steps!r}, expected a whole number of at least 1.")
 
 
 class _FireOnReset(gym.Wrapper):

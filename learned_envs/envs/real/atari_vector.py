@@ -7,6 +7,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from learned_envs.envs.real.atari import FRAME_SIZE, FRAME_SKIP, FRAME_STACK, AtariRules
+from learned_envs.envs.seeds import parse_seeds
 
 __all__ = ["NativeAtariVectorEnv"]
 
@@ -55,6 +56,9 @@ class NativeAtariVectorEnv(AtariVectorEnv):
 
         Seeds are those of other vector environments: an integer s for s, s + 1, ..., or a sequence with one for each game,
         also where a mask chooses a few of them.
+
+        Raises:
+            ValueError: If there are not as many seeds as games, or one is no whole number of at least 0.
         """
         chosen = (options or {}).get("reset_mask", np.ones(self.num_envs, bool))
         observations, infos = super().reset(seed=self._seeds(seed, chosen), options=options)
@@ -79,10 +83,8 @@ class NativeAtariVectorEnv(AtariVectorEnv):
         """As ALE takes them: 31 bits for each game that is reset, or -1 for none."""
         if seed is None:
             return None
-        seeds = [seed + index for index in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"seed has {len(seeds)} entries, expected {self.num_envs}: one for each game.")
-        return np.array([-1 if value is None else int(value) % 2**31 for value in seeds])[chosen]
+        seeds = parse_seeds(seed, self.num_envs)
+        return np.array([-1 if value is None else value % 2**31 for value in seeds])[chosen]
 
     def _fill(self, observations: np.ndarray, age: np.ndarray) -> np.ndarray:
         """Repeat the first frame of young episodes in place of the black ones before it."""

@@ -26,7 +26,7 @@ class SystemVectorEnv(BatchedEnv):
 
     ``reset(options={"observations": ...})`` goes on from given observations, shape (num_envs, T, *shape), of which the last
     tells everything, its index of the step included; so the batch can be put into any state, and with ``differentiable=True``
-    gradients reach it. An episode that is begun so counts the steps before it, also in ``infos["episode"]["l"]``.
+    gradients reach it.
 
     Args:
         system: Name of the system, such as ``"CancerTreatment"``, or a system.
@@ -34,7 +34,8 @@ class SystemVectorEnv(BatchedEnv):
         device: Where the system runs and, with ``output="torch"``, where everything is returned.
         output: ``"numpy"`` arrays, or ``"torch"`` tensors on the device.
         autoreset_mode: What happens at the end of an episode, see `gymnasium.vector.AutoresetMode`.
-        max_episode_steps: Index of the step at which an episode is truncated already before the horizon; None for the horizon.
+        max_episode_steps: Steps, counted from where it began, after which an episode is truncated already before the horizon;
+            None for the horizon alone.
         render_mode: None; there are no pictures.
         differentiable: Whether `step` builds a graph of gradients, from rewards and observations back to actions and given
             observations; needs ``output="torch"``. The graph, and with it the memory, grows until `detach` cuts it: by at
@@ -80,9 +81,9 @@ class SystemVectorEnv(BatchedEnv):
     def _draw_starts(self, keys: Tensor, draws: Tensor) -> State:
         return self._simulator.initial(uniform(keys, draws, self.system.noise_size))
 
-    def _elapsed(self, state: State) -> Tensor:
+    def _horizon(self, state: State) -> Tensor:
         assert isinstance(state, SystemState)
-        return state.t
+        return self.system.horizon - state.t
 
 
 class SystemEnv(UnbatchedEnv):

@@ -59,6 +59,9 @@ class Simulator(WorldModel):
             actions: Ignored.
             rewards: Ignored.
 
+        Returns:
+            The state, in memory of its own, with gradients to the last observation.
+
         Raises:
             ValueError: If a shape or dtype does not fit, or a last observation is not one that can be continued.
         """
@@ -69,7 +72,7 @@ class Simulator(WorldModel):
                 f"observations has shape {tuple(observations.shape)} and dtype {observations.dtype}, expected {expected} "
                 "and float32 or float64."
             )
-        last = observations[:, -1]
+        last = observations[:, -1].clone()  # what the caller does to it later must not reach the state
         self.system.check_observations(last)
         return SystemState(*self.system.split(last))
 

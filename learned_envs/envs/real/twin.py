@@ -23,7 +23,7 @@ def make_real(id: str | Path, *, revision: str | None = None, **kwargs: Any) -> 
 
     Raises:
         gymnasium.error.NameNotFound: If the id is unknown.
-        MissingModelError: If the Hub does not have the snapshot.
+        MissingModelError: If there is no such folder, or the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
         TypeError: If the real environment has no such rule.
@@ -48,7 +48,7 @@ def make_real_vec(id: str | Path, num_envs: int, *, revision: str | None = None,
     Raises:
         ValueError: If ``num_envs`` is below 1.
         gymnasium.error.NameNotFound: If the id is unknown.
-        MissingModelError: If the Hub does not have the snapshot.
+        MissingModelError: If there is no such folder, or the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
         TypeError: If the real environment has no such rule.
@@ -87,19 +87,18 @@ def find_twin(id: str | Path, learned: gym.Env) -> tuple[gym.Env | None, str]:
 
 def _what_was_learned(id: str | Path, revision: str | None) -> tuple[str, str, dict[str, Any]]:
     """Kind, name and rules of the real environment: a snapshot tells its own, without one the catalogue tells the usual."""
-    from learned_envs.download import is_repository
     from learned_envs.environment import SystemConfig
     from learned_envs.pretrained import find_snapshot
     from learned_envs.snapshot import read_config
 
     try:
         # The catalogue knows the rules of every id: nobody needs the network for those.
-        offline = revision is None and str(id) in CATALOG
+        offline = revision is None and id in CATALOG
         real = read_config(find_snapshot(id, revision, local_files_only=offline)).environment
     except MissingModelError:
-        if revision is not None or is_repository(str(id)):
+        if revision is not None or isinstance(id, Path) or Path(id).name != id:  # a folder or repository, no id
             raise
-        item = entry(str(id))
+        item = entry(id)
         limit = "horizon" if item.real[0] == "system" else "max_episode_steps"
         return *item.real, {limit: item.max_episode_steps}
     limits = {} if isinstance(real, SystemConfig) else {"max_episode_steps": real.max_episode_steps}

@@ -291,7 +291,14 @@ def test_missing_package_is_named_with_the_line_that_installs_it(monkeypatch: py
 
 @pytest.mark.parametrize(
     ("rules", "field"),
-    [({"noop_max": -1}, "noop_max"), ({"repeat_action_probability": 1.5}, "repeat_action_probability")],
+    [
+        ({"noop_max": -1}, "noop_max"),
+        ({"noop_max": 2.5}, r"noop_max is 2\.5, expected a whole number"),
+        ({"fire": "no"}, "fire is 'no', expected True or False"),
+        ({"terminal_on_life_loss": 1}, "terminal_on_life_loss is 1"),
+        ({"repeat_action_probability": 1.5}, "repeat_action_probability"),
+        ({"repeat_action_probability": "0.5"}, r"repeat_action_probability is '0\.5', expected a number"),
+    ],
 )
 def test_rule_out_of_range_is_named(rules: dict[str, Any], field: str) -> None:
     for make in (
@@ -301,6 +308,19 @@ def test_rule_out_of_range_is_named(rules: dict[str, Any], field: str) -> None:
     ):
         with pytest.raises(ValueError, match=field):
             make(**rules)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5])
+def test_limit_that_no_episode_can_have_is_refused(steps: Any) -> None:
+    makers: list[Any] = [learned_envs.make_real, lambda id, **rules: learned_envs.make_real_vec(id, 1, **rules)]
+    for make in makers:
+        with pytest.raises(ValueError, match=f"max_episode_steps is {steps}, expected a whole number of at least 1"):
+            make("LearnedPong-v0", max_episode_steps=steps)
+
+
+def test_seeds_of_ales_own_batch_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"A seed is 3\.7"):
+        _native("Pong", 2).reset(seed=[1, 3.7])  # type: ignore[arg-type]
 
 
 def test_unknown_rule_is_not_swallowed() -> None:

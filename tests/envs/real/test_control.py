@@ -239,6 +239,17 @@ def test_given_observation_is_gone_on_from(subject: Subject) -> None:
     assert_same(single.step(actions[2][0])[0], expected[0][0][0], "single", _tolerance(expected[0][0]))
 
 
+def test_episode_begun_in_the_middle_counts_the_steps_played() -> None:
+    env = gym.make_vec("OneBounce-v0", num_envs=2, horizon=9, max_episode_steps=2, output="torch")
+    observations, _ = env.reset(seed=0)
+    observations[:, env.unwrapped.system.state_dim] = torch.tensor([5, 8])  # type: ignore[attr-defined]
+    env.reset(options={"observations": observations[:, None]})
+    for wanted in ([False, True], [True, False]):
+        *_, truncated, infos = env.step(torch.zeros(2, 1))
+        assert truncated.tolist() == wanted
+        assert infos["episode"]["l"][truncated].tolist() == [2 if wanted[0] else 1]
+
+
 def test_other_ways_to_make_a_batch_work() -> None:
     for mode in ("sync", "async"):
         env = gym.make_vec("Myriad/Harvest-v0", num_envs=2, vectorization_mode=mode, horizon=3)

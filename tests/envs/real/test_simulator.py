@@ -33,6 +33,13 @@ def test_start_goes_on_from_the_last_observation() -> None:
     assert torch.equal(simulator.observe(state), observations[:, -1])
 
 
+def test_state_does_not_change_with_the_observations_it_began_with() -> None:
+    observations = torch.tensor([[[0.4, 5.0]]])
+    state = Simulator(make_system("Harvest")).start(observations)
+    observations.zero_()
+    assert state.values.tolist() == [[pytest.approx(0.4)]] and state.t.tolist() == [5]
+
+
 def test_gradients_reach_the_first_observation() -> None:
     simulator = Simulator(make_system("Harvest"))
     observations = torch.tensor([[[0.4, 5.0]]], requires_grad=True)

@@ -475,3 +475,5 @@ def test_wrong_tensors() -> None:
             system.step(**right | wrong)
     with pytest.raises(ValueError, match="1 <= T <= 100"):
         system.rollout(torch.zeros(1, 101, 2))
+    with pytest.raises(ValueError, match=r"noise has shape \(1, 5, 3\), expected \(1, 6, 3\): for the start and"):
+        system.rollout(torch.zeros(1, 5, 2), noise=torch.zeros(1, 5, 3))

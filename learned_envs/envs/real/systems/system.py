@@ -199,6 +199,12 @@ class System(ABC):
             raise ValueError(
                 f"actions has shape {tuple(actions.shape)}, expected (B, T, {self.action_dim}) with 1 <= T <= {self.horizon}."
             )
+        expected = (len(actions), actions.shape[1] + 1, self.noise_size)
+        if noise is not None and tuple(noise.shape) != expected:
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}, expected {expected}: for the start and for each of the "
+                f"{actions.shape[1]} steps."
+            )
         draws = [None] * (actions.shape[1] + 1) if noise is None else noise.unbind(1)
         if state is None:
             state = self.initial_state(len(actions), draws[0], dtype=actions.dtype, device=actions.device)
