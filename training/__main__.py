@@ -12,13 +12,10 @@ from learned_envs.catalog import BUNDLED, entry
 from learned_envs.files import replacing
 from training.agents.ppo import PpoConfig
 from training.agents.run import PpoRun
+from training.atari100k_config import Ablation, Preset
 from training.awm.recipe import BpoRecipe
 
 __all__ = ["main"]
-
-_Ablation = Literal[
-    "no-reward-tokens", "uniform-sampling", "short-memory", "plain-entropy", "policy-on-features", "no-consistency"
-]
 
 
 def collect(
@@ -194,10 +191,10 @@ def atari100k(
     games: str | None = None,
     seed: int = 0,
     seeds: int = 1,
-    preset: Literal["faithful", "compact"] = "faithful",
+    preset: Preset = "faithful",
     device: str = "cpu",
     run: Path | None = None,
-    ablations: tuple[_Ablation, ...] = (),
+    ablations: tuple[Ablation, ...] = (),
     interactions: int | None = None,
     updates: int | None = None,
     fp32: bool = False,

@@ -5,7 +5,6 @@ model and agent take turns (Robine et al., ICLR 2023, algorithm 1). It ends with
 world model and the agent.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from training.agents.replay import AgentReplay
 from training.agents.requirements import check_disk, check_memory
 from training.agents.world import World
 from training.atari100k_config import Atari100kConfig
-from training.loop import RunError, open_run, run_stage, update_seed
+from training.loop import RunError, open_run, read_json, run_stage, update_seed
 from training.provenance import provenance
 from training.twm.package import describe_game, start_bank
 
@@ -69,7 +68,7 @@ def train(
         run.finish()
     for checkpoint in folder.glob("*.pt"):  # the snapshot holds what is wanted of them
         checkpoint.unlink()
-    return json.loads(result.read_text())
+    return read_json(result)
 
 
 class _Run:
@@ -123,7 +122,7 @@ class _Run:
                     tensor.copy_(tensor.half())
         if not path.is_file():
             write_json(path, self._result())
-        self._package(json.loads(path.read_text()))
+        self._package(read_json(path))
 
     def _result(self) -> dict[str, Any]:
         config = self.config

@@ -34,7 +34,7 @@ class Atari100kConfig:
         preset: ``"faithful"``, the paper's model and schedule, or ``"compact"``, ours for two CPU cores.
         steps: Interactions in all, four emulator frames each.
         prefill: Interactions with random actions, before any training; part of ``steps``.
-        updates: Updates of world model and agent, spread evenly over the other interactions.
+        updates: Updates of world model and agent, spread evenly over the other interactions; ``compact.online`` takes as many.
         history: Steps that the transformer looks back on before the current one; None for the preset's.
         reward_tokens: Whether the transformer is told rewards.
         paper: Schedule of the faithful world model.
@@ -67,6 +67,8 @@ class Atari100kConfig:
         if not 0 < self.prefill < self.steps:
             raise ValueError(f"prefill is {self.prefill}, but must lie between 1 and steps - 1, {self.steps - 1}.")
         check_ranges(self, counts=("updates", "evaluate_every", "evaluation_games", "final_games"))
+        online = replace(self.compact.online, updates=self.updates)
+        object.__setattr__(self, "compact", replace(self.compact, online=online))
 
     def model(self, num_actions: int, rewards: np.ndarray) -> TwmConfig:
         """Sizes of the world model, for a game with so many actions that gave such rewards in random play."""
@@ -101,10 +103,7 @@ def preset(name: Preset, game: str, seed: int = 0) -> Atari100kConfig:
         entropy_threshold=1.0,
         normalize=True,
     )
-    updates = 9_500
-    schedule = CompactTraining()
-    schedule = replace(schedule, online=replace(schedule.online, updates=updates))
-    return Atari100kConfig(game, seed, "compact", updates=updates, agent=agent, compact=schedule)
+    return Atari100kConfig(game, seed, "compact", updates=9_500, agent=agent)
 
 
 def ablated(config: Atari100kConfig, ablations: tuple[Ablation, ...]) -> Atari100kConfig:
@@ -147,13 +146,10 @@ def ablated(config: Atari100kConfig, ablations: tuple[Ablation, ...]) -> Atari10
 
 def reduced(config: Atari100kConfig, interactions: int | None, updates: int | None) -> Atari100kConfig:
     """A run with another number of interactions or updates, where one is given."""
-    updates = config.updates if updates is None else updates
-    online = replace(config.compact.online, updates=updates)
     return replace(
         config,
         steps=config.steps if interactions is None else interactions,
-        updates=updates,
-        compact=replace(config.compact, online=online),
+        updates=config.updates if updates is None else updates,
     )
 
 

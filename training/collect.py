@@ -119,7 +119,7 @@ def collect(config: CollectConfig, folder: Path) -> None:
         folder: Where the episodes go; one folder a recording.
 
     Raises:
-        ExperienceError: If ``folder`` already holds another recording.
+        ExperienceError: If ``folder`` already holds another recording, or one of another version of ale-py.
         AgentError: If the agent cannot be read, or is one for another game.
     """
     agent = None if config.policy is None else load_agent(Path(config.policy))
@@ -130,6 +130,11 @@ def collect(config: CollectConfig, folder: Path) -> None:
     content = {"config": config.describe(), "ale_py": version("ale-py"), "complete": False}
     if (folder / "manifest.json").exists():
         found = read_manifest(folder)
+        if found["ale_py"] != content["ale_py"]:
+            raise ExperienceError(
+                f"{folder} was recorded with ale-py {found['ale_py']}, but {content['ale_py']} is installed. "
+                "Use another folder, or install that version."
+            )
         if found["config"] != content["config"]:
             raise ExperienceError(
                 f"{folder} holds a recording of {found['config']}, not of {content['config']}. Use another folder."

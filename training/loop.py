@@ -20,7 +20,7 @@ from tqdm import trange
 
 from learned_envs.files import replacing
 
-__all__ = ["RunError", "Stage", "open_run", "run_stage", "update_seed", "write_whole"]
+__all__ = ["RunError", "Stage", "open_run", "read_json", "run_stage", "update_seed", "write_whole"]
 
 _MOST_SHOWN = 5  # figures beside a progress bar; the log has all
 
@@ -81,7 +81,7 @@ def open_run(folder: Path, description: dict[str, Any]) -> None:
     if not path.exists():
         _write(path, json.dumps(wanted, indent=2) + "\n")
         return
-    found = json.loads(path.read_text())
+    found = read_json(path)
     if found != wanted:
         differences = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
         values = ", ".join(
@@ -93,6 +93,20 @@ def open_run(folder: Path, description: dict[str, Any]) -> None:
             f"{folder} belongs to a run with another recipe (it differs in: {', '.join(differences)}"
             f"{'; ' if values else ''}{values}). Resume with the same recipe, or choose another folder."
         )
+
+
+def read_json(path: Path) -> Any:
+    """Read a file of a run.
+
+    Raises:
+        RunError: If it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read as JSON ({error}). If it is damaged, delete it and run again."
+        ) from error
 
 
 def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float = 120.0) -> None:

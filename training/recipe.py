@@ -40,12 +40,23 @@ class ExperienceRecipe:
         seed: Seed of games and policies.
         validation_steps: Agent steps to measure fidelity on; they are never trained on.
         validation_seed: Seed of those.
+
+    Raises:
+        ValueError: If there are no steps of one kind, or both kinds have the same seed.
     """
 
     steps: int = 100_000
     seed: int = 0
     validation_steps: int = 32_000
     validation_seed: int = 77
+
+    def __post_init__(self) -> None:
+        for steps in (self.steps, self.validation_steps):
+            CollectConfig("", steps)  # complains now, not after the first recording
+        if self.seed == self.validation_seed:
+            raise ValueError(
+                f"validation_seed is {self.seed}, as seed: fidelity would be measured on what was trained on. Choose another."
+            )
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,9 @@ class TwmRecipe:
         joint: The faithful preset's update.
         agent: How the agent that comes with the model learns in it, when it is finished: on from where it stopped in the last
             round, and from the same starts; left out, none comes with it.
+
+    Raises:
+        ValueError: If the id is none of a game, the temperature is negative, or there are rounds with the faithful preset.
     """
 
     id: str
@@ -128,6 +142,12 @@ class TwmRecipe:
     def __post_init__(self) -> None:
         if self.id not in CATALOG or CATALOG[self.id].family != "twm":
             raise ValueError(f"{self.id!r} is not the id of a game")
+        if self.temperature is not None:
+            check_ranges(self, not_negative=("temperature",))
+        if self.preset == "faithful" and self.rounds.count:
+            raise ValueError(
+                f"rounds.count is {self.rounds.count}, but rounds are of the compact preset: set it to 0, or preset to compact."
+            )
 
     @property
     def game(self) -> str:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rliable import library, metrics
 
 from learned_envs.files import replacing, write_json
-from training.loop import RunError
+from training.loop import RunError, read_json
 
 __all__ = ["AGGREGATES", "Method", "aggregate", "compare", "read_runs", "reference_methods", "reference_scales"]
 
@@ -99,7 +99,7 @@ def read_runs(paths: tuple[Path, ...], name: str) -> list[Method]:
     Raises:
         RunError: If nothing is found, or a file does not hold what it should.
     """
-    own: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    own: dict[tuple[str, ...], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     methods = []
     for path in paths:
         files = [path] if path.is_file() else sorted(path.rglob("result.json"))
@@ -110,22 +110,21 @@ def read_runs(paths: tuple[Path, ...], name: str) -> list[Method]:
         if not results:
             raise RunError(f"{path} holds no finished run of Atari 100k: there is no such result.json in it.")
         for content in results:
-            label = f"{name}, {_variant(content['config'])}"
-            seeds = own[label][content["game"]]
+            seeds = own[_variant(content["config"])][content["game"]]
             if seeds.get(content["seed"], content["score"]) != content["score"]:
                 raise RunError(
                     f"{path}: {content['game']}, seed {content['seed']} is there twice, with different scores."
                 )
             seeds[content["seed"]] = content["score"]
-    for label, games in own.items():
+    for label, games in zip(_labels(list(own)), own.values(), strict=True):
         runs = {game: [seeds[seed] for seed in sorted(seeds)] for game, seeds in games.items()}
-        methods.insert(0, Method(label, runs))
+        methods.insert(0, Method(f"{name}, {label}", runs))
     return methods
 
 
 def _read_result(path: Path) -> dict[str, Any] | None:
     """A result of ours; None if it is something else's."""
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != "learned_envs.atari100k":
         return None
     missing = [key for key in ("game", "seed", "score", "config") if key not in content]
@@ -136,7 +135,7 @@ def _read_result(path: Path) -> dict[str, Any] | None:
 
 def _read_other(path: Path) -> Method:
     """Runs of another project."""
-    content = _read_json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("runs"), dict) or not content["runs"]:
         raise RunError(f'{path} is not of the form {{"name": "Other", "runs": {{"Pong": [18.5, 20.1]}}}}.')
     known = reference_scales()[0]
@@ -152,14 +151,7 @@ def _read_other(path: Path) -> Method:
     return Method(str(content.get("name", path.stem)), content["runs"])
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON ({error}).") from error
-
-
-def _variant(config: dict[str, Any]) -> str:
+def _variant(config: dict[str, Any]) -> tuple[str, ...]:
     """A preset, and in what a run differs from it."""
     from dataclasses import asdict
 
@@ -167,11 +159,20 @@ def _variant(config: dict[str, Any]) -> str:
 
     standard = json.loads(json.dumps(asdict(preset(config["preset"], config["game"], config["seed"]))))
     other = "compact" if config["preset"] == "faithful" else "paper"
-    differences = _differences({**standard, other: None}, {**config, other: None})
-    hidden = len(differences) - _MOST_DIFFERENCES
-    return ", ".join(
-        [config["preset"], *differences[:_MOST_DIFFERENCES], *([f"{hidden} more differences"] if hidden > 0 else [])]
-    )
+    return config["preset"], *dict.fromkeys(_differences({**standard, other: None}, {**config, other: None}))
+
+
+def _labels(variants: list[tuple[str, ...]]) -> list[str]:
+    """Names of variants: a few differences of each, or all where those do not tell them apart."""
+    short = [_shortened(variant) for variant in variants]
+    return [
+        text if short.count(text) == 1 else ", ".join(variant) for text, variant in zip(short, variants, strict=True)
+    ]
+
+
+def _shortened(variant: tuple[str, ...]) -> str:
+    shown, hidden = variant[: 1 + _MOST_DIFFERENCES], len(variant) - 1 - _MOST_DIFFERENCES
+    return ", ".join([*shown, *([f"{hidden} more differences"] if hidden > 0 else [])])
 
 
 def _differences(standard: Any, found: Any, path: str = "") -> list[str]:
@@ -237,6 +238,7 @@ def compare(paths: tuple[Path, ...], name: str, out: Path) -> dict[str, Any]:
     if not common:
         raise RunError("The runs have no game in common. Compare them one by one.")
     methods = [*mine, *published.values()]
+    _refuse_namesakes(methods)
     totals = {method.name: aggregate(method, common) for method in methods}
     shown = [*mine, *(published[key] for key in _SHOWN)]
     console = Console(width=None if Console().is_terminal else 200, highlight=False, markup=False)
@@ -257,6 +259,15 @@ def compare(paths: tuple[Path, ...], name: str, out: Path) -> dict[str, Any]:
     _plot(methods, totals, common, out / "scores.png")
     console.print(f"Written: {out / 'scores.json'}, {out / 'scores.png'}")
     return content
+
+
+def _refuse_namesakes(methods: list[Method]) -> None:
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1:
+            raise RunError(
+                f'Two methods are called {name!r}. Give yours another name: "name" in its JSON file, or --name.'
+            )
 
 
 def _tell_uneven(console: Console, method: Method, games: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ import training.collect
 from learned_envs.envs.real.atari import make_atari_vec
 from training.agents.agent import Agent, AgentConfig, AgentError, save_agent
 from training.collect import CollectConfig, collect
-from training.experience import Episode, Experience, ExperienceError, read_manifest
+from training.experience import Episode, Experience, ExperienceError, read_manifest, write_manifest
 
 # Breakout's batch is Gymnasium's, Pong's is ALE's own; here both have episodes of 40 steps at most.
 CONFIGS = [CollectConfig("Breakout", 260, seed=5, games=2), CollectConfig("Pong", 260, seed=5, games=2)]
@@ -135,6 +135,15 @@ def test_folder_of_another_recording_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ExperienceError, match="Use another folder"):
             collect(other, tmp_path)
     assert _contents(tmp_path) == before
+
+
+def test_recording_is_not_gone_on_with_by_another_emulator(tmp_path: Path) -> None:
+    config = CollectConfig("Pong", 80, games=2)
+    collect(config, tmp_path)
+    manifest = read_manifest(tmp_path)
+    write_manifest(tmp_path, manifest | {"ale_py": "0.0.1"})
+    with pytest.raises(ExperienceError, match=r"was recorded with ale-py 0\.0\.1, but .* is installed"):
+        collect(config, tmp_path)
 
 
 @pytest.mark.parametrize(("steps", "games"), [(0, 2), (3, 2), (1, 2), (10, 0)])

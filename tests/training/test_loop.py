@@ -107,6 +107,12 @@ def test_run_is_resumed_only_with_its_own_recipe(tmp_path: Path) -> None:
     assert json.loads(before)["joint"] == {"batch": 3}
 
 
+def test_damaged_file_of_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").touch()
+    with pytest.raises(RunError, match=r"run\.json cannot be read as JSON .* delete it"):
+        open_run(tmp_path, {})
+
+
 def test_checkpoint_that_is_damaged_or_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "walk.pt"
     path.write_bytes(b"no checkpoint")

@@ -14,7 +14,7 @@ from learned_envs.twm.config import compact, faithful
 from training.agents.compact_world import CompactTraining
 from training.awm.model_recipe import ModelRecipe
 from training.loop import RunError
-from training.recipe import RoundsRecipe, TwmRecipe, load_recipe
+from training.recipe import ExperienceRecipe, RoundsRecipe, TwmRecipe, load_recipe
 from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
@@ -104,6 +104,13 @@ def test_preset_and_temperature_decide_the_model() -> None:
     [
         (lambda: RoundsRecipe(real_steps=10_001), "steps is 10001"),
         (lambda: RoundsRecipe(real_steps=32, games=5), "multiple of the 5 games"),
+        (lambda: ExperienceRecipe(validation_steps=-5), "steps is -5"),
+        (lambda: ExperienceRecipe(seed=77), "validation_seed is 77, as seed"),
+        (lambda: TwmRecipe("LearnedPong-v0", temperature=-1.0), "temperature is -1.0, but must be at least 0"),
+        (
+            lambda: TwmRecipe("LearnedPong-v0", preset="faithful", rounds=RoundsRecipe(count=2)),
+            "rounds.count is 2, but rounds are of the compact preset",
+        ),
         (lambda: RoundsRecipe(temperature=-1.0), "temperature is -1.0, but must be at least 0"),
         (lambda: DynamicsTraining(batch=0), "batch is 0, but must be at least 1"),
         (lambda: DynamicsTraining(self_fed=3.0), r"self_fed is 3.0, but must lie in \[0, 1\]"),

@@ -1,7 +1,7 @@
 """Scores of Atari 100k: aggregates that are known, runs of ours and of others, and what does not fit."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,24 @@ def test_runs_are_gathered_by_game_and_by_how_they_were_made(tmp_path: Path) -> 
         "us, faithful, entropy_threshold = 1.0": {"Pong": [-3.0]},
         "us, compact, steps = 20000": {"Pong": [-9.0]},
     }
+
+
+def test_runs_that_differ_in_what_a_name_leaves_out_are_not_mixed(tmp_path: Path) -> None:
+    base = reduced(preset("faithful", "Pong"), 20_000, 1_000)
+    for seed, part in enumerate(("uniform-sampling", "no-consistency")):
+        config = ablated(base, ("short-memory", "plain-entropy", part))
+        _result(tmp_path / part, "Pong", seed, float(seed), replace(config, seed=seed))
+    names = {method.name for method in read_runs((tmp_path,), "us")}
+    assert len(names) == 2 and any("balance = None" in name for name in names)
+
+
+@pytest.mark.parametrize("names", [("TWM",), ("mine", "mine")])
+def test_methods_of_the_same_name_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    paths = tuple(tmp_path / f"{number}.json" for number in range(len(names)))
+    for path, name in zip(paths, names, strict=True):
+        path.write_text(json.dumps({"name": name, "runs": {"Pong": [-20.0]}}))
+    with pytest.raises(RunError, match=f"Two methods are called '{names[0]}'"):
+        compare(paths, "us", tmp_path / "out")
 
 
 def test_comparison_is_printed_written_and_drawn(

@@ -33,7 +33,8 @@ class ActorCriticTraining:
         hidden: Widths of the hidden layers of both.
         actor_learning_rate: Learning rate of the actor's Adam.
         critic_learning_rate: Learning rate of the critic's.
-        discount: Discount of recorded steps; imagined ones bring their own.
+        discount: Discount of recorded steps, and in the compact preset of imagined ones, beside what their end brings; in the
+            faithful one those bring their own.
         trace: Lambda of the advantage estimates, in [0, 1].
         entropy_weight: Weight of the entropy term.
         entropy_threshold: Entropy, as a share of the largest possible, above which there is no such term; 1 makes it a plain

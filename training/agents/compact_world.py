@@ -29,7 +29,7 @@ class CompactTraining:
     Args:
         observation: Pretraining of the observation model.
         dynamics: Pretraining of the dynamics.
-        online: Their training beside the agent, an update for each of the agent's; ``updates`` is set by the run.
+        online: Their training beside the agent, an update for each of the agent's, so that the run sets ``updates``.
         refresh_every: Updates between two looks at what was newly recorded.
         refine_every: Updates between two refinements of the observation model; a multiple of ``refresh_every``.
         refinement: Updates of a refinement, at the rate that the observation model's schedule has near its end.

@@ -265,6 +265,7 @@ class StepwiseImagination:
                 actions = sample(logits.softmax(-1).unsqueeze(1), noise[:, -1:]).squeeze(1)
                 state, prediction = self.model.step(state, actions, noise[:, :-1], decode=False)
             _append(steps, classes=seen, actions=actions, weights=weight)
+            reward = state.reward  # squashed, as recorded ones are
             discount = config.discount * (1 - prediction.end_probability)
             weight = weight * discount
             over = weight < config.restart_below
@@ -273,6 +274,6 @@ class StepwiseImagination:
             seen = torch.where(over.view(-1, 1, 1), classes[other], seen)
             state = begin.take(other).where(over, state) if bool(over.any()) else state
             weight = torch.where(over, 1.0, weight)
-            _append(steps, rewards=self.model.feed(prediction.reward), discounts=discount, over=over)
+            _append(steps, rewards=reward, discounts=discount, over=over)
         _append(steps, classes=seen)
         return Rollout(**{name: torch.stack(values) if values else None for name, values in steps.items()})  # type: ignore[arg-type]

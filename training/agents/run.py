@@ -5,7 +5,6 @@ The folder of a run holds ``run.json`` (what was asked for), a checkpoint, logs 
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.files import write_json
 from learned_envs.manifest import MANIFEST
+from learned_envs.pretrained import find_snapshot
 from learned_envs.starts import StartKind
 from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
-from training.loop import open_run, run_stage
+from training.loop import open_run, read_json, run_stage
 from training.provenance import provenance
 from training.ranges import check_ranges
 
@@ -67,10 +67,14 @@ class PpoRun:
             raise ValueError("starts and max_episode_steps are of imagined episodes: leave them out with real.")
 
     def describe(self) -> dict[str, Any]:
-        """What tells this training from others: files by what is in them, wherever they lie."""
+        """What tells this training from others: model and agent by what is in their files, wherever they lie.
+
+        Raises:
+            ValueError: If there is no such model.
+        """
         description = asdict(self)
-        if (manifest := Path(self.id) / MANIFEST).is_file():
-            description["id"] = _digest(manifest)  # it holds the checksums of all others
+        if not self.real:
+            description["id"] = _digest(find_snapshot(self.id) / MANIFEST)  # it holds the checksums of all others
         if self.agent is not None and Path(self.agent).is_file():
             description["agent"] = _digest(Path(self.agent))
         return description
@@ -124,7 +128,7 @@ def train_ppo(
     path = folder / "result.json"
     if path.exists():
         open_run(folder, description)
-        return json.loads(path.read_text())
+        return read_json(path)
     torch.manual_seed(run.seed)
     envs = run.make_envs(target)
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
@@ -145,7 +149,7 @@ def train_ppo(
     write_json(path, {"run": asdict(run) | asdict(config), "evaluations": evaluations, "provenance": provenance()})
     for each in (envs, judges):
         each.close()
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def _digest(path: Path) -> str:

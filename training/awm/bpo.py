@@ -116,10 +116,10 @@ class BpoStage:
         assert self.state is not None
         observations, actions, rewards = (torch.stack(parts, 1) for parts in zip(*self.episode, strict=True))
         observations = torch.cat([observations, self.simulator.observe(self.state).unsqueeze(1)], 1)
+        if self.recipe.normalize and not len(self.episodes):
+            self.policy.normalizer.fit(observations)
         self.episodes = self.episodes.add(Episodes(observations, actions, rewards), self.recipe.capacity)
         self.episode, self.state = [], None
-        if self.recipe.normalize and len(self.episodes) == 1:
-            self.policy.normalizer.fit(observations)
 
     def _take_scales(self) -> None:
         """Fix the units of the networks, from the episodes of the warm-up."""

@@ -1,10 +1,10 @@
 """Train a policy by a recipe, or act in another way, and write down what it earned.
 
 ``python -m training bpo --system CancerTreatment``. The folder of a run holds ``run.json`` (the recipe), a checkpoint, logs for
-TensorBoard and, at the end, ``result.json``. The same command resumes a run, or returns at once when it is finished.
+TensorBoard and, at the end, ``result.json``. The same command resumes a run, or returns at once when it is finished. Only SAC,
+which is Stable-Baselines3's, keeps no checkpoint: it begins again.
 """
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.awm.open_loop import optimize_plan
 from training.awm.recipe import BpoRecipe
 from training.awm.reference import measure_reference
 from training.awm.sac import train_sac
-from training.loop import open_run, run_stage
+from training.loop import open_run, read_json, run_stage
 from training.provenance import provenance
 
 __all__ = ["train_and_evaluate", "train_policy"]
@@ -77,7 +77,7 @@ def train_policy(recipe: BpoRecipe, folder: Path, checkpoint_seconds: float = 12
     open_run(folder, {**asdict(recipe), "system": repr(system)})
     path = folder / "result.json"
     if path.exists():
-        return json.loads(path.read_text())
+        return read_json(path)
     began = time.monotonic()
     returns = train_and_evaluate(recipe, folder, system, checkpoint_seconds)
     reference = measure_reference(system)
@@ -91,4 +91,4 @@ def train_policy(recipe: BpoRecipe, folder: Path, checkpoint_seconds: float = 12
         "provenance": provenance(),
     }
     write_json(path, result)
-    return json.loads(path.read_text())
+    return read_json(path)

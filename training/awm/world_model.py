@@ -4,7 +4,6 @@
 it is found there, so that the same command resumes a run that was interrupted.
 """
 
-import json
 import math
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from training.awm.measure import measure_model
 from training.awm.model_recipe import ModelRecipe
 from training.awm.plans import mixed_plans
 from training.awm.transfer import PolicyStage, measure_transfer
-from training.loop import open_run, run_stage, update_seed
+from training.loop import open_run, read_json, run_stage, update_seed
 from training.provenance import provenance
 
 __all__ = ["make_world_model", "start_bank"]
@@ -55,6 +54,9 @@ def make_world_model(recipe: ModelRecipe, folder: Path, checkpoint_seconds: floa
             f"{recipe.id} is noisy with these options, but a policy is judged by one episode: leave noise out."
         )
     open_run(folder, asdict(recipe))
+    finished = folder / "snapshot"
+    if finished.exists():
+        return finished
     seen, unseen = (_record(recipe, system, kind) for kind in ("episodes", "unseen"))
     models: dict[str, ContinuousWorldModel] = {}
     measured: dict[str, dict[str, Any]] = {}
@@ -70,8 +72,8 @@ def make_world_model(recipe: ModelRecipe, folder: Path, checkpoint_seconds: floa
         recipe.id, "awm", models[chosen].config, _environment(recipe, system), _provenance(recipe, seen, chosen, best)
     )
     fidelity = _fidelity(measured, len(unseen), chosen) | {"transfer": transfer}
-    write_snapshot(folder / "snapshot", config, models[chosen], start_bank(seen), fidelity, replace=True)
-    return folder / "snapshot"
+    write_snapshot(finished, config, models[chosen], start_bank(seen), fidelity)
+    return finished
 
 
 def start_bank(episodes: Episodes) -> StartBank:
@@ -125,7 +127,7 @@ def _fit(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         figures = measure_model(model, unseen) | {"parameters": parameters}
         write_json(path, figures)
-    return model, json.loads(path.read_text())
+    return model, read_json(path)
 
 
 def _total_error(figures: dict[str, Any]) -> float:

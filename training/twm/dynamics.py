@@ -139,6 +139,12 @@ class DynamicsStage:
         self.optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.95), weight_decay=config.weight_decay)
         self.reward_values = torch.tensor(dynamics.config.reward_values, device=codes.device)
 
+    def follow(self, last: "DynamicsStage") -> None:
+        """Take over what an earlier fit knew beside the model: how often steps were drawn, and how moves are told."""
+        known = min(len(self.sampler.visits), len(last.sampler.visits))
+        self.sampler.visits[:known] = last.sampler.visits[:known]
+        self.move_embedding.load_state_dict(last.move_embedding.state_dict())
+
     def grow(self, codes: Tensor, replay: Replay) -> None:
         """Go on with more steps than before; what was known keeps its place."""
         self.codes, self.replay = codes, replay

@@ -53,6 +53,9 @@ def train(
         ExperienceError: If there is too little experience to train on.
     """
     open_run(folder, asdict(recipe))
+    finished = folder / "snapshot"
+    if finished.exists():
+        return finished
     scripted, unseen = recipe.experience, folder / "validation"
     collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
     collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), unseen)
@@ -68,14 +71,14 @@ def train(
     agent = None
     if recipe.agent is not None:
         agent = _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature)
-    return _package(model, run, folder / "snapshot", model.config.temperature, finished=True, agent=agent)
+    return _package(model, run, finished, model.config.temperature, finished=True, agent=agent)
 
 
 @dataclass
 class _Run:
     """A run of a recipe; its experience grows by what agents record.
 
-    The dynamics' sampler is kept from fit to fit: what was never drawn are then the steps that an agent has just recorded.
+    Each fit of the dynamics follows the last: what was never drawn are then the steps that an agent has just recorded.
     """
 
     recipe: TwmRecipe
@@ -84,7 +87,7 @@ class _Run:
     validation: Experience
     checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
-    visits: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    last_fit: DynamicsStage | None = None
     codes: list[torch.Tensor] = field(default_factory=list)  # of all frames, as many at once as a round added
 
 
@@ -125,9 +128,10 @@ def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTrain
     replay = Replay(run.experience, model.config.num_actions, config.length, device)
     moved = encode_moved(model.observation_model, frames) if config.moved_share else None
     stage = DynamicsStage(model.dynamics, torch.cat(run.codes), replay, config, preview, name, moved)
-    stage.sampler.visits[: len(run.visits)] = run.visits
+    if run.last_fit is not None:
+        stage.follow(run.last_fit)
     run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
-    run.visits = stage.sampler.visits
+    run.last_fit = stage
 
 
 def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:

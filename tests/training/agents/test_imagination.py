@@ -9,7 +9,7 @@ from benchmarks.as_written import imagine_as_written
 from learned_envs.nn.categorical import sample
 from learned_envs.policy import LatentPerceptron
 from learned_envs.twm.world_model import TransformerWorldModel
-from tests.tiny import NUM_ACTIONS, tiny_config, tiny_model
+from tests.tiny import NUM_ACTIONS, last_bias, tiny_config, tiny_model
 from training.agents.actor_critic import ActorCriticTraining, Rollout
 from training.agents.imagination import PaperImagination, Starts, StepwiseImagination, imagine
 
@@ -208,6 +208,17 @@ def test_stepwise_rollout_shows_the_newest_codes_and_goes_on_elsewhere_after_an_
     for step in range(4):
         assert rollout.over[step].all() and (rollout.weights[step] == 1).all()
         assert torch.equal(rollout.classes[step + 1], classes.roll(step + 1, 0))
+
+
+def test_stepwise_rollout_squashes_rewards_once() -> None:
+    """Games with too many different rewards have their mean predicted, as it is fed."""
+    model = tiny_model("compact", config=replace(tiny_config("compact"), reward_values=()))
+    torch.nn.init.constant_(last_bias(model.dynamics.reward_head), 0.9)
+    begin = model.start(torch.zeros(2, 1, 4, 64, 64, dtype=torch.uint8))
+    classes = torch.zeros(2, 4, model.config.observation.latent.variables, dtype=torch.int64)
+    rollout = StepwiseImagination(model, _actor(model), ActorCriticTraining(horizon=2), bfloat16=False)(begin, classes)
+    _, prediction = model.step(begin, rollout.actions[0], torch.rand(2, model.noise_size))
+    assert torch.allclose(rollout.rewards[0], prediction.reward, atol=1e-5)
 
 
 def test_model_of_fused_tokens_is_refused_where_separate_ones_are_needed() -> None:

@@ -36,3 +36,10 @@ def test_training_goes_on_from_an_agent_that_fits(tiny_snapshots: dict[str, Path
     assert load_agent(tmp_path / "second" / "agent.safetensors").config.hidden == 16
     with pytest.raises(AgentError, match="trained for another"):
         train_ppo(PpoRun(str(tiny_snapshots["markov-mlp"]), num_envs=2, agent=path), CONFIG, tmp_path / "third")
+
+
+def test_run_is_told_apart_by_what_its_model_is_not_by_its_name(tiny_snapshots: dict[str, Path]) -> None:
+    bundled, folder = PpoRun("LearnedHarvest-v0"), PpoRun(str(tiny_snapshots["markov-mlp"]))
+    digests = {run.describe()["id"] for run in (bundled, folder)}
+    assert len(digests) == 2 and all(digest.startswith("sha256:") for digest in digests)
+    assert PpoRun("LearnedHarvest-v0", real=True).describe()["id"] == "LearnedHarvest-v0"

@@ -65,6 +65,17 @@ def test_resumed_training_ends_the_same_to_the_last_bit(tmp_path: Path, family: 
     assert [steps for steps, _ in whole.returns] == [1, 17, 25, 33, 40]
 
 
+def test_scale_of_the_policy_is_that_of_the_first_episode() -> None:
+    """However few episodes are kept."""
+    stage = stage_of(replace(TINY, family="simulator", normalize=True, capacity=TINY.horizon))
+    means = []
+    for step in range(3 * TINY.horizon):
+        torch.manual_seed(step)
+        stage.update(step)
+        means.append(stage.policy.normalizer.mean.clone())
+    assert means[TINY.horizon].any() and torch.equal(means[TINY.horizon], means[-1])
+
+
 def test_losses_move_only_their_own_weights() -> None:
     stage = stage_of(replace(TINY, family="markov-critic"))
     for step in range(14):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,8 @@ def _weights(snapshot: Path) -> bytes:
 
 @pytest.mark.parametrize("preset", ["compact", "faithful"])
 def test_run_makes_a_snapshot_that_plays(tmp_path: Path, preset: Any) -> None:
-    snapshot = train(replace(RECIPE, preset=preset), tmp_path / "run")
+    recipe = RECIPE if preset == "compact" else replace(RECIPE, preset="faithful", rounds=RoundsRecipe())
+    snapshot = train(recipe, tmp_path / "run")
     found = read_snapshot(snapshot)
     assert found.config.id == "LearnedPong-v0"
     assert found.config.environment.action_meanings == ("NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE")
@@ -125,10 +127,38 @@ def test_how_often_a_step_was_drawn_is_kept_from_fit_to_fit(tmp_path: Path) -> N
     assert (visits[1][: len(visits[0])] >= visits[0]).all()
 
 
-def test_finished_run_may_be_moved(tmp_path: Path) -> None:
-    weights = _weights(train(RECIPE, tmp_path / "here"))
+def test_how_moves_are_told_is_kept_from_fit_to_fit(tmp_path: Path) -> None:
+    """A fit without moved windows in between forgets nothing."""
+    plain = RECIPE.rounds.refit
+    moved = replace(plain, moved_share=1.0)
+    rounds = replace(RECIPE.rounds, count=1, last_refits=(moved, plain, replace(moved, learning_rate=1e-9)))
+    train(replace(RECIPE, rounds=rounds), tmp_path / "run")
+    told = [
+        torch.load(tmp_path / "run" / f"{name}.pt")["state"]["move_embedding"]["weight"]
+        for name in ("refit-1", "refit-1-2", "refit-1-3")
+    ]
+    assert told[0].any() and torch.equal(told[0], told[1]) and torch.allclose(told[0], told[2], atol=1e-6)
+
+
+def test_later_fits_may_have_longer_windows(tmp_path: Path) -> None:
+    """There are then fewer of them."""
+    longer = replace(RECIPE.rounds.refit, length=12)
+    rounds = replace(RECIPE.rounds, count=1, last_refits=(RECIPE.rounds.refit, longer))
+    train(replace(RECIPE, rounds=rounds), tmp_path / "run")
+    visits = [torch.load(tmp_path / "run" / f"{name}.pt")["state"]["visits"] for name in ("refit-1", "refit-1-2")]
+    assert len(visits[1]) < len(visits[0]) and (visits[1] >= visits[0][: len(visits[1])]).all()
+
+
+def test_finished_run_may_be_moved_and_is_left_alone(tmp_path: Path) -> None:
+    snapshot = train(RECIPE, tmp_path / "here")
+    weights = _weights(snapshot)
     (tmp_path / "here").rename(tmp_path / "there")
-    assert _weights(train(RECIPE, tmp_path / "there")) == weights
+    snapshot = tmp_path / "there" / "snapshot"
+    written = (snapshot / "config.json").stat().st_mtime_ns
+    assert train(RECIPE, tmp_path / "there") == snapshot
+    assert (snapshot / "config.json").stat().st_mtime_ns == written
+    shutil.rmtree(snapshot)
+    assert _weights(train(RECIPE, tmp_path / "there")) == weights, "no stage depends on where it lies"
 
 
 def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
