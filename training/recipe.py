@@ -77,7 +77,7 @@ class RoundsRecipe:
         refit: How the dynamics learn in a round, from everything recorded so far.
         last_refits: How they learn in the last round, one fit after another, in each of which the learning rate rises anew;
             left out, as in the others.
-        decoder: How the decoder alone is fitted after the last round, to everything recorded; left out, not at all. Codes
+        decoder: How the decoder alone is fitted after the last play, to everything recorded; left out, not at all. Codes
             stay as they are, whatever its ``entropy_weight``.
 
     Raises:
@@ -120,7 +120,7 @@ class TwmRecipe:
         rounds: What follows with the compact preset, agents' play.
         joint: The faithful preset's update.
         agent: How the agent that comes with the model learns in it, when it is finished: on from where it stopped in the last
-            round, and from the same starts; left out, none comes with it.
+            round, and from the same starts; if there are several last fits, so it does after each. Left out, none comes with it.
 
     Raises:
         ValueError: If the id is none of a game, the temperature is negative, or there are rounds with the faithful preset.

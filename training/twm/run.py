@@ -87,6 +87,7 @@ class _Run:
     validation: Experience
     checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
+    agent: Path | None = None  # the newest
     last_fit: DynamicsStage | None = None
     codes: list[torch.Tensor] = field(default_factory=list)  # of all frames, as many at once as a round added
 
@@ -104,16 +105,26 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
     stage = ObservationStage(model.observation_model, frames, recipe.observation)
     run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
     _fit_dynamics(model, run, recipe.dynamics, "dynamics")
-    rounds = recipe.rounds
-    for number in range(1, rounds.count + 1):
+    for number in range(1, recipe.rounds.count + 1):
         _let_an_agent_play(model, run, number)
-        refits = (rounds.last_refits if number == rounds.count else ()) or (rounds.refit,)
-        for fit, refit in enumerate(refits, start=1):
-            _fit_dynamics(model, run, refit, f"refit-{number}" if fit == 1 else f"refit-{number}-{fit}")
-    if rounds.count and rounds.decoder:
+        if number < recipe.rounds.count:
+            _fit_dynamics(model, run, recipe.rounds.refit, f"refit-{number}")
+        else:
+            _fit_all(model, run)
+
+
+def _fit_all(model: TransformerWorldModel, run: _Run) -> None:
+    """Fit all that was recorded: the decoder, then the dynamics, again and again; between two fits the agent goes on."""
+    recipe, rounds = run.recipe, run.recipe.rounds
+    assert isinstance(model.observation_model, GridObservationModel)
+    if rounds.decoder:
         frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
         stage = DecoderStage(model.observation_model, frames, rounds.decoder)
         run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
+    for fit, refit in enumerate(rounds.last_refits or (rounds.refit,), start=1):
+        if fit > 1 and recipe.agent is not None:
+            _train_agent(model, run, run.folder / f"final-{fit - 1}", recipe.agent, model.config.temperature)
+        _fit_dynamics(model, run, refit, f"refit-{rounds.count}" if fit == 1 else f"refit-{rounds.count}-{fit}")
 
 
 def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
@@ -147,8 +158,8 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
 
 
 def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float) -> Path:
-    """Train an agent in the model as it stands, on from the last round, if there was one. Returns its file."""
-    rounds, last = run.recipe.rounds, len(run.agents)
+    """Train an agent in the model as it stands, on from the last one, if there was one. Returns its file."""
+    rounds = run.recipe.rounds
     if not (folder / "snapshot").exists():
         _package(model, run, folder / "snapshot", temperature)
     description = PpoRun(
@@ -157,14 +168,15 @@ def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: Ppo
         seed=run.recipe.seed,
         starts=rounds.starts,
         max_episode_steps=rounds.horizon,
-        agent=str(run.folder / f"round-{last}" / "agent" / "agent.safetensors") if last else None,
+        agent=None if run.agent is None else str(run.agent),
         bf16=True,
     )
     device = str(model.reward_values.device)
     result = train_ppo(description, ppo, folder / "agent", device, run.checkpoint_seconds)
     last_evaluation = result["evaluations"][-1]
     run.agents.append({name: last_evaluation[name] for name in ("steps", "mean", "sd", "episodes")})
-    return folder / "agent" / "agent.safetensors"
+    run.agent = folder / "agent" / "agent.safetensors"
+    return run.agent
 
 
 def _package(

@@ -100,20 +100,26 @@ def test_agents_learn_at_the_temperature_of_the_rounds(tmp_path: Path) -> None:
     assert temperatures == [0.5, 0.0]
 
 
-def test_agent_that_comes_with_the_model_went_on_in_it_from_the_last_round(tmp_path: Path) -> None:
-    snapshot = train(replace(RECIPE, agent=replace(RECIPE.rounds.ppo, steps=24)), tmp_path / "run")
-    final, last_round = tmp_path / "run" / "final", tmp_path / "run" / "round-2"
-    assert _weights(final / "snapshot") == _weights(snapshot)
-    learned_in = read_snapshot(final / "snapshot").config.model
+def _began_with(agent: Path) -> str:
+    return json.loads((agent / "run.json").read_text())["agent"]
+
+
+def _is(agent: Path) -> str:
+    return "sha256:" + hashlib.sha256((agent / "agent.safetensors").read_bytes()).hexdigest()
+
+
+def test_agent_that_comes_with_the_model_goes_on_after_each_of_the_last_fits(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    snapshot = train(replace(RECIPE, agent=replace(RECIPE.rounds.ppo, steps=24)), run)
+    last_round, between, final = (run / name / "agent" for name in ("round-2", "final-1", "final"))
+    assert _began_with(between) == _is(last_round) and _began_with(final) == _is(between)
+    assert _weights(run / "final-1" / "snapshot") != _weights(snapshot)
+    assert _weights(run / "final" / "snapshot") == _weights(snapshot)
+    learned_in = read_snapshot(run / "final" / "snapshot").config.model
     assert isinstance(learned_in, TwmConfig) and learned_in.temperature == 0.5
-    began = json.loads((final / "agent" / "run.json").read_text())["agent"]
-    assert began == "sha256:" + hashlib.sha256((last_round / "agent" / "agent.safetensors").read_bytes()).hexdigest()
-    assert [each["steps"] for each in read_snapshot(snapshot).config.provenance["agents_in_the_real_game"]] == [
-        16,
-        16,
-        24,
-    ]
-    agent, policy = load_agent(final / "agent" / "agent.safetensors"), load_policy(snapshot)
+    played = read_snapshot(snapshot).config.provenance["agents_in_the_real_game"]
+    assert [each["steps"] for each in played] == [16, 16, 24, 24]
+    agent, policy = load_agent(final / "agent.safetensors"), load_policy(snapshot)
     seen = torch.randint(256, (64, 4, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected, _ = agent(seen)
     torch.testing.assert_close(policy.actor(seen).log_softmax(-1), expected.logits, atol=2e-2, rtol=0)
