@@ -119,8 +119,8 @@ class TwmRecipe:
         dynamics: Second stage of the compact preset.
         rounds: What follows with the compact preset, agents' play.
         joint: The faithful preset's update.
-        agent: How the agent that comes with the model learns in it, when it is finished: on from where it stopped in the last
-            round, and from the same starts; if there are several last fits, so it does after each. Left out, none comes with it.
+        agent: How the agent that comes with the model learns after each of the last fits, at last in the finished model: on
+            from where it stopped, and from the same starts as in the rounds. Left out, none comes with it.
 
     Raises:
         ValueError: If the id is none of a game, the temperature is negative, or there are rounds with the faithful preset.

@@ -68,9 +68,9 @@ def train(
         _fit_compact(model, run)
     else:
         run_stage(JointStage(model, run.experience, recipe.joint), folder, recipe.seed, checkpoint_seconds)
-    agent = None
     if recipe.agent is not None:
-        agent = _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature)
+        _train_agent(model, run, folder / "final", recipe.agent, model.config.temperature)
+    agent = run.agent if recipe.agent is not None else None  # those of the rounds stay in the run
     return _package(model, run, finished, model.config.temperature, finished=True, agent=agent)
 
 
@@ -150,15 +150,15 @@ def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> 
     recipe, rounds = run.recipe, run.recipe.rounds
     folder = run.folder / f"round-{number}"
     temperature = model.config.temperature if rounds.temperature is None else rounds.temperature
-    agent = _train_agent(model, run, folder, rounds.ppo, temperature)
+    _train_agent(model, run, folder, rounds.ppo, temperature)
     seed = recipe.experience.seed + number
-    collect(CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, str(agent)), folder / "experience")
+    collect(CollectConfig(recipe.game, rounds.real_steps, seed, rounds.games, str(run.agent)), folder / "experience")
     played = [run.folder / f"round-{each}" / "experience" for each in range(1, number + 1)]
     run.experience = Experience.load(run.folder / "experience", *played)
 
 
-def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float) -> Path:
-    """Train an agent in the model as it stands, on from the last one, if there was one. Returns its file."""
+def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: PpoConfig, temperature: float) -> None:
+    """Train an agent in the model as it stands, on from the last one, if there was one."""
     rounds = run.recipe.rounds
     if not (folder / "snapshot").exists():
         _package(model, run, folder / "snapshot", temperature)
@@ -176,7 +176,6 @@ def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: Ppo
     last_evaluation = result["evaluations"][-1]
     run.agents.append({name: last_evaluation[name] for name in ("steps", "mean", "sd", "episodes")})
     run.agent = folder / "agent" / "agent.safetensors"
-    return run.agent
 
 
 def _package(
