@@ -46,7 +46,10 @@ def build(source: Path, out: Path, repository: str | None = None, license: str |
     with _current(folder) as current:
         snapshot = read_snapshot(current)
         config = replace(snapshot.config, provenance=_provenance(snapshot, run))
-        with new_folder(out, replace=True, ours=ALL) as partial:
+        in_place = (
+            out.resolve() == folder.resolve()
+        )  # it was read, so it is ours; a development version has no manifest
+        with new_folder(out, replace=True, ours=ALL, known_by=None if in_place else MANIFEST) as partial:
             policy = None if config.policy is None else read_policy(snapshot)
             parts = config, snapshot.model, snapshot.starts, snapshot.fidelity
             write_snapshot(partial, *parts, replace=True, policy=policy)

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from huggingface_hub.hf_api import ModelInfo
 from tqdm import tqdm
 
@@ -139,7 +139,7 @@ def _notes(folder: Path, repository: str, info: ModelInfo | None, difference: Di
 def _new_figures(folder: Path, repository: str, info: ModelInfo) -> Iterator[str]:
     try:
         before = dict(figures(parse_json(Path(hf_hub_download(repository, FIDELITY, revision=info.sha)))))
-    except (SnapshotError, FileNotFoundError):
+    except (SnapshotError, FileNotFoundError, EntryNotFoundError):
         before = {}  # what was there was none of ours
     for name, value in figures(parse_json(folder / FIDELITY)):
         if before.get(name) != value:

@@ -37,13 +37,16 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(target: Path, replace: bool, ours: Container[str] | None = None) -> Iterator[Path]:
+def new_folder(
+    target: Path, replace: bool, ours: Container[str] | None = None, known_by: str | None = None
+) -> Iterator[Path]:
     """An empty folder beside the target, which takes the target's place at the end; see `replacing`.
 
     Args:
         target: Where the folder goes; folders above it are made.
         replace: Whether an existing folder may be replaced.
         ours: Names that may lie in a folder that is replaced; None for any.
+        known_by: Name that must lie in it, unless it is empty: other people's files may bear the same names as ours.
 
     Raises:
         FileExistsError: If the folder exists and may not be replaced, or holds something else.
@@ -55,6 +58,11 @@ def new_folder(target: Path, replace: bool, ours: Container[str] | None = None) 
         others = sorted(path.name for path in target.iterdir() if path.name not in ours)
         if others:
             raise FileExistsError(f"{target} would be replaced, but holds {others[0]!r}. Write to another folder.")
+    if known_by is not None and target.is_dir() and any(target.iterdir()) and not (target / known_by).is_file():
+        first = min(path.name for path in target.iterdir())
+        raise FileExistsError(
+            f"{target} would be replaced, but holds {first!r} and no {known_by!r}. Write to another folder."
+        )
     with replacing(target) as partial:
         partial.mkdir(parents=True)
         yield partial

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from learned_envs.envs.actions import as_tensor
 from learned_envs.nn.categorical import sample
 from learned_envs.nn.pixels import PixelActor
 from learned_envs.twm.config import ObservationConfig
@@ -272,7 +273,7 @@ class Policy(nn.Module):
             ValueError: If the observation's shape or dtype does not fit.
         """
         expected = self.model.observation_shape
-        given = torch.as_tensor(observation)
+        given = as_tensor("observation", observation)
         if given.dtype != torch.uint8 or tuple(given.shape[-3:]) != expected or given.ndim not in (3, 4):
             raise ValueError(
                 f"observation has shape {tuple(given.shape)} and dtype {given.dtype}, expected {expected}, or N of it, uint8."
@@ -283,11 +284,13 @@ class Policy(nn.Module):
             fresh = self.begin(len(batch))
             assert fresh is not None
             begins = (
-                torch.zeros(len(batch), dtype=torch.bool) if episode_start is None else torch.as_tensor(episode_start)
+                torch.zeros(len(batch), dtype=torch.bool)
+                if episode_start is None
+                else as_tensor("episode_start", episode_start)
             )
             state = fresh if state is None else fresh.where(begins.to(device).view(-1), state)
         noise = None if deterministic else torch.rand(len(batch), device=device)
-        seen = None if rewards is None else torch.as_tensor(rewards, dtype=torch.float32, device=device).view(-1)
+        seen = None if rewards is None else as_tensor("rewards", rewards, device).float().view(-1)
         actions, state = self.act(batch, noise, state, seen)
         actions = actions.view(given.shape[:-3])
         return (actions if isinstance(observation, Tensor) else np.asarray(actions.cpu())), state

@@ -181,16 +181,17 @@ class BatchedVecEnv(VecEnv):
 
     def _merged_options(self) -> dict[str, Any] | None:
         """The options of all environments as those of one batch."""
-        names = set().union(*self._options)
+        given = [{name: value for name, value in each.items() if value is not None} for each in self._options]
+        names = set().union(*given)
         if not names:
             return None
         if not isinstance(self.envs, BatchedEnv):
             raise ValueError(f"options has {sorted(names)}, but these environments take none.")
-        if lacking := [index for index, options in enumerate(self._options) if options.keys() != names]:
+        if lacking := [index for index, options in enumerate(given) if options.keys() != names]:
             raise ValueError(
                 f"options of environment {lacking[0]} lacks some of {sorted(names)}: one batch needs the same of all."
             )
-        return {name: np.stack([np.asarray(options[name]) for options in self._options]) for name in names}
+        return {name: np.stack([np.asarray(options[name]) for options in given]) for name in names}
 
     def close(self) -> None:
         """Close the environments; twice is harmless."""
@@ -202,8 +203,12 @@ class BatchedVecEnv(VecEnv):
         return [None] * self.num_envs if pictures is None else list(pictures)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of each environment; spaces are those of a single one."""
-        chosen = list(self._get_indices(indices))
+        """An attribute of each environment; spaces are those of a single one.
+
+        Raises:
+            IndexError: If there is no such environment.
+        """
+        chosen = self._chosen(indices)
         if isinstance(self.envs, SyncVectorEnv):
             return [self.envs.envs[index].get_wrapper_attr(attr_name) for index in chosen]
         single = f"single_{attr_name}" if attr_name in ("observation_space", "action_space") else attr_name
@@ -213,13 +218,14 @@ class BatchedVecEnv(VecEnv):
         """Set an attribute of all environments.
 
         Raises:
+            IndexError: If there is no such environment.
             ValueError: If only some of them are named, and they are one batch.
         """
-        chosen = list(self._get_indices(indices))
+        chosen = self._chosen(indices)
         if isinstance(self.envs, SyncVectorEnv):
             for index in chosen:
                 self.envs.envs[index].set_wrapper_attr(attr_name, value)
-        elif {index % self.num_envs for index in chosen} == set(range(self.num_envs)):
+        elif set(chosen) == set(range(self.num_envs)):
             setattr(self.envs, attr_name, value)
         else:
             raise ValueError(
@@ -232,13 +238,18 @@ class BatchedVecEnv(VecEnv):
 
         Raises:
             AttributeError: If a single environment has no such method.
+            IndexError: If there is no such environment.
         """
-        chosen = list(self._get_indices(indices))
+        chosen = self._chosen(indices)
         if isinstance(self.envs, SyncVectorEnv):
             methods = [self.envs.envs[index].get_wrapper_attr(method_name) for index in chosen]
         else:
-            methods = [self._method(method_name, index % self.num_envs) for index in chosen]
+            methods = [self._method(method_name, index) for index in chosen]
         return [method(*method_args, **method_kwargs) for method in methods]
+
+    def _chosen(self, indices: Any) -> list[int]:
+        """Numbers of the environments that are named, of which negative ones count from the end."""
+        return [range(self.num_envs)[index] for index in self._get_indices(indices)]
 
     def _method(self, name: str, index: int) -> Any:
         known = {"get_state": self._get_state, "set_state": self._set_state, "render": self._render}
@@ -270,7 +281,7 @@ class BatchedVecEnv(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Whether each environment does what a wrapper does; what `Monitor` reports is reported here."""
-        chosen = list(self._get_indices(indices))
+        chosen = self._chosen(indices)
         if isinstance(wrapper_class, type) and issubclass(wrapper_class, Monitor):
             return [True] * len(chosen)
         if isinstance(self.envs, SyncVectorEnv):
@@ -307,8 +318,9 @@ def _split(infos: dict[str, Any], count: int) -> list[dict[str, Any]]:
     for name, values in infos.items():
         if name in ("final_obs", "final_info", "episode") or name.startswith("_"):
             continue
+        parts = _split(values, count) if isinstance(values, dict) else values
         for index in np.flatnonzero(infos.get(f"_{name}", np.ones(count, bool))):
-            ours[index][name] = values[index]
+            ours[index][name] = parts[index]
     return ours
 
 

@@ -34,7 +34,7 @@ class Shareable:
     """
 
     def save_pretrained(self, save_directory: str | Path) -> Path:
-        """Write the model to a folder, complete or not at all; a model that is there is replaced.
+        """Write the model to a folder, complete or not at all; a model that is there is replaced, all but its README.md.
 
         Weights are stored in the precision of their family: float16 for games, float32 for control problems.
 
@@ -46,7 +46,7 @@ class Shareable:
 
         Raises:
             FileExistsError: If something else lies in the folder.
-            ValueError: If the model is of no family that can be saved.
+            ValueError: If the model is of no family that can be saved, or a weight is not finite in its precision.
         """
         from learned_envs.snapshot import write_model, write_snapshot
 

@@ -7,6 +7,7 @@ the configuration, before memory is taken for it.
 
 import lzma
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from learned_envs.families import FAMILIES
 from learned_envs.files import new_folder, write_json
 from learned_envs.manifest import (
     ALL,
+    CARD,
     CONFIG,
     FIDELITY,
     FORMAT,
+    MANIFEST,
     MODEL,
     POLICY,
     STARTS,
@@ -183,16 +186,17 @@ def write_snapshot(
         model: The model.
         starts: Recorded contexts.
         fidelity: Measured figures, JSON-able.
-        replace: Whether an existing folder may be replaced.
+        replace: Whether an existing snapshot may be replaced, all but its README.md.
         policy: The agent that goes with it, if ``config`` names one.
 
     Raises:
         FileExistsError: If the folder exists and may not be replaced, or holds something else than a snapshot.
-        ValueError: If ``config`` names an agent and none is given, or the other way round.
+        ValueError: If ``config`` names an agent and none is given, or the other way round; or if a weight is not finite in
+            the precision of the family.
     """
     if (policy is None) != (config.policy is None):
         raise ValueError("An agent and its sizes belong together: give both policy and config.policy, or neither.")
-    with new_folder(folder, replace, ours=ALL) as partial:
+    with _new_snapshot(folder, replace) as partial:
         # Not save_file: it makes files that only their owner may read.
         (partial / MODEL).write_bytes(save(_weights(model, config.family)))
         if policy is not None:
@@ -203,28 +207,27 @@ def write_snapshot(
             del content["policy"]
         write_json(partial / CONFIG, content)
         write_json(partial / FIDELITY, fidelity)
-        write_manifest(partial)
 
 
 def write_model(folder: Path, model: WorldModel) -> None:
-    """Write a model by itself, complete or not at all; an existing folder is replaced.
+    """Write a model by itself, complete or not at all; an existing snapshot is replaced, all but its README.md.
 
     Args:
         folder: Where it goes.
         model: The model.
 
     Raises:
-        ValueError: If it is of no known family.
+        FileExistsError: If the folder holds something else than a snapshot.
+        ValueError: If it is of no known family, or a weight is not finite in the precision of the family.
     """
     config = getattr(model, "config", None)
     names = [name for name, family in FAMILIES.items() if isinstance(config, family.model)]
     if not names:
         raise ValueError(f"{type(model).__name__} is of no family that a snapshot can hold: {', '.join(FAMILIES)}.")
-    with new_folder(folder, replace=True, ours=ALL) as partial:
+    with _new_snapshot(folder, replace=True) as partial:
         (partial / MODEL).write_bytes(save(_weights(model, names[0])))
         described = ModelConfig(names[0], config)
         write_json(partial / CONFIG, _MODEL_ADAPTERS[names[0]].dump_python(described, mode="json"))
-        write_manifest(partial)
 
 
 def read_config(folder: Path) -> SnapshotConfig:
@@ -295,7 +298,23 @@ def _open_config(folder: Path, manifest: Manifest) -> tuple[Path, dict[str, Any]
 
 def _weights(model: nn.Module, family: str) -> dict[str, Tensor]:
     dtype = FAMILIES[family].weights
-    return {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"{name} holds NaN, infinite values, or such as {dtype} cannot hold: nobody could read it."
+            )
+    return weights
+
+
+@contextmanager
+def _new_snapshot(folder: Path, replace: bool) -> Iterator[Path]:
+    """A folder to fill, which takes the place of another snapshot when it is whole; what people wrote there stays."""
+    with new_folder(folder, replace, ours=ALL, known_by=MANIFEST) as partial:
+        yield partial
+        if (folder / CARD).is_file():
+            shutil.copyfile(folder / CARD, partial / CARD)
+        write_manifest(partial)
 
 
 def _read_model(path: Path, family: str, sizes: Any, environment: Any) -> WorldModel:

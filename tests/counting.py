@@ -68,4 +68,4 @@ def counting_env(lasts: list[int], num_envs: int, limit: int = 10**6, **keywords
     contexts = observations, torch.zeros(count, 0).long(), torch.zeros(count, 0)
     starts = StartBank.from_contexts({"initial": contexts, "anywhere": contexts})
     config: Any = SimpleNamespace(environment=SimpleNamespace(num_actions=3, max_episode_steps=limit))
-    return LearnedVectorEnv(Pretrained(CountingModel(), starts, config), num_envs, **keywords)
+    return LearnedVectorEnv(Pretrained(CountingModel().eval(), starts, config), num_envs, **keywords)

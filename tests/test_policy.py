@@ -67,6 +67,8 @@ def test_prediction_has_the_form_of_the_observation(folder: Path) -> None:
     assert isinstance(single, np.ndarray) and single.shape == () and 0 <= int(single) < NUM_ACTIONS
     arrays, _ = policy.predict(observations.numpy(), deterministic=True)
     assert arrays.shape == (6,) and arrays[0] == single
+    backwards, _ = policy.predict(np.flip(observations.numpy(), 0), deterministic=True)
+    assert np.array_equal(backwards, arrays[::-1])
 
 
 def test_actions_are_drawn_from_the_policy(folder: Path) -> None:

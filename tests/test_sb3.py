@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,9 @@ def test_attributes_are_read_for_each_and_set_for_all(game: str) -> None:
     assert envs.step(np.zeros(3, int))[2].all()
     with pytest.raises(ValueError, match=r"environments \[1\] of 3, but one batch plays them all"):
         envs.set_attr("max_episode_steps", 9, indices=1)
+    for call in (envs.get_attr, partial(envs.env_method, indices=[3]), partial(envs.set_attr, value=9, indices=[3])):
+        with pytest.raises(IndexError):
+            call("render", **({} if isinstance(call, partial) else {"indices": -4}))
 
 
 def test_state_of_one_environment_is_taken_to_another(game: str) -> None:
@@ -185,6 +189,8 @@ def test_options_continue_from_real_contexts(control: str) -> None:
     envs.set_options([{"observations": each[None]} for each in given])
     assert np.array_equal(envs.reset(), given)
     assert not np.array_equal(envs.reset(), given), "options are used once"
+    envs.set_options({"observations": given[0][None], "actions": None, "rewards": None})
+    assert np.array_equal(envs.reset(), given[[0, 0]])
     envs.set_options([{"observations": given[0][None]}, {}])
     with pytest.raises(ValueError, match="options of environment 1 lacks"):
         envs.reset()
@@ -192,6 +198,21 @@ def test_options_continue_from_real_contexts(control: str) -> None:
     twin.set_options({"observations": given})
     with pytest.raises(ValueError, match="take none"):
         twin.reset()
+
+
+class _Nested(gym.Wrapper):
+    """Infos within infos, as physics engines give them."""
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(**kwargs)
+        return observation, info | {"forces": {"left": 1.0}}
+
+
+def test_infos_within_infos_are_told_for_each() -> None:
+    batch = gym.vector.SyncVectorEnv([lambda: _Nested(gym.make("CartPole-v1"))] * 2, autoreset_mode="SameStep")
+    envs = BatchedVecEnv(batch)
+    envs.reset()
+    assert [info["forces"] for info in envs.reset_infos] == [{"left": 1.0}] * 2
 
 
 def test_pictures_of_each_environment_are_tiled(game: str) -> None:

@@ -40,7 +40,12 @@ def collect(
     from training.collect import CollectConfig
     from training.collect import collect as record
 
-    config = CollectConfig(entry(id).real[1], steps, seed, policy=policy, epsilons=epsilons)
+    family, game = entry(id).real
+    if family != "atari":
+        raise ValueError(
+            f"{id} is no game. Experience of a control problem is recorded by its recipe: python -m training awm."
+        )
+    config = CollectConfig(game, steps, seed, policy=policy, epsilons=epsilons)
     record(config, folder or Path("data") / f"{id}-{seed}")
 
 

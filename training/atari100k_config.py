@@ -145,7 +145,15 @@ def ablated(config: Atari100kConfig, ablations: tuple[Ablation, ...]) -> Atari10
 
 
 def reduced(config: Atari100kConfig, interactions: int | None, updates: int | None) -> Atari100kConfig:
-    """A run with another number of interactions or updates, where one is given."""
+    """A run with another number of interactions or updates, where one is given.
+
+    Raises:
+        ValueError: If that leaves no interaction after those with random actions.
+    """
+    if interactions is not None and interactions <= config.prefill:
+        raise ValueError(
+            f"interactions is {interactions}, but must be above {config.prefill}: so many are of random actions, before training."
+        )
     return replace(
         config,
         steps=config.steps if interactions is None else interactions,

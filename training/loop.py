@@ -5,11 +5,14 @@ the name of the stage and the number of the update. A run that was killed and re
 that an uninterrupted one takes.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -119,12 +122,16 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
         checkpoint_seconds: Time between two checkpoints; interrupting loses at most this.
 
     Raises:
-        RunError: If the checkpoint is damaged or does not fit the stage, or a new one cannot be written.
+        RunError: If the checkpoint is damaged or does not fit the stage, a new one cannot be written, or another process
+            trains in the folder.
     """
+    with _alone(folder):
+        _run(stage, folder, seed, checkpoint_seconds)
+
+
+def _run(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float) -> None:
     path = folder / f"{stage.name}.pt"
-    start = 0
-    if path.exists():
-        start = _restore(stage, path)
+    start = _restore(stage, path) if path.exists() else 0
     if start >= stage.updates:
         return
     with SummaryWriter(str(folder / "logs" / stage.name), purge_step=start) as writer:
@@ -143,6 +150,22 @@ def run_stage(stage: Stage, folder: Path, seed: int, checkpoint_seconds: float =
                 for name, picture in stage.visualize(step).items():
                     writer.add_image(f"{stage.name}/{name}", picture, step)
                 saved = time.monotonic()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, whose checkpoints they would replace by their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed, by whatever end of the process
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RunError(f"Another process trains in {folder}. Wait for it, or choose another folder.") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _restore(stage: Stage, path: Path) -> int:

@@ -1,5 +1,6 @@
 """Where a result comes from: enough to make it again."""
 
+import hashlib
 import platform
 import shlex
 import subprocess
@@ -10,8 +11,10 @@ from typing import Any
 import torch
 
 import learned_envs
+from learned_envs.manifest import MANIFEST
+from learned_envs.pretrained import find_snapshot
 
-__all__ = ["provenance"]
+__all__ = ["digest", "model_digest", "provenance"]
 
 
 def provenance() -> dict[str, Any]:
@@ -34,3 +37,20 @@ def _commit() -> str | None:
     except OSError:
         return None
     return asked.stdout.strip() or None
+
+
+def digest(path: Path) -> str:
+    """What tells a file from others, wherever it lies."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def model_digest(name: str) -> str:
+    """What tells a model from others, wherever it lies.
+
+    Args:
+        name: Id, folder of a snapshot, or repository on the Hub.
+
+    Raises:
+        MissingModelError: If there is no such model.
+    """
+    return digest(find_snapshot(name) / MANIFEST)  # it holds the checksums of all other files

@@ -104,6 +104,10 @@ class RoundsRecipe:
             check_ranges(self, not_negative=("temperature",))
         CollectConfig("", self.real_steps, games=self.games)  # complains now, not when an agent was trained
 
+        if not self.count and (self.last_refits or self.decoder):
+            raise ValueError(
+                "count is 0, but last_refits and decoder follow the last round: set count, or leave them out."
+            )
 
 @dataclass(frozen=True)
 class TwmRecipe:

@@ -1,11 +1,59 @@
 """Actions that callers hand in, checked before a model sees them."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["parse_actions"]
+__all__ = ["as_tensor", "parse_actions", "parse_batch"]
+
+
+def as_tensor(name: str, values: Any, device: torch.device | None = None) -> Tensor:
+    """What callers hand in, as a tensor: NumPy's views, read-only arrays and foreign byte orders, too.
+
+    Args:
+        name: What the caller calls it.
+        values: A tensor, an array, or numbers.
+        device: Where it goes; None leaves a tensor where it is.
+
+    Raises:
+        ValueError: If it holds no numbers.
+    """
+    if hasattr(values, "__array__") and not isinstance(values, Tensor):
+        values = np.asarray(values)
+        native = values.dtype.newbyteorder("=")
+        # Torch neither reads backwards nor keeps itself from writing.
+        if values.dtype != native or not values.flags.writeable or min(values.strides, default=0) < 0:
+            values = np.array(values, native)
+    try:
+        return torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} is {values!r}, expected numbers.") from error
+
+
+def parse_batch(actions: Any, count: int, space: gym.Space, check_values: bool = True) -> Tensor:
+    """Turn one action for each environment into what models take.
+
+    Args:
+        actions: Shape (count, *shape of the space).
+        count: Number of environments.
+        space: Space of one action.
+        check_values: See `parse_actions`.
+
+    Returns:
+        See `parse_actions`.
+
+    Raises:
+        ValueError: If shape or dtype does not fit, or a value lies outside the space.
+    """
+    given, expected = as_tensor("actions", actions), (count, *(space.shape or ()))
+    if tuple(given.shape) != expected:
+        raise ValueError(
+            f"actions has shape {tuple(given.shape)}, expected {expected}: one action for each environment."
+        )
+    return parse_actions(given, space, check_values)
 
 
 def parse_actions(actions: Tensor, space: gym.Space, check_values: bool = True) -> Tensor:

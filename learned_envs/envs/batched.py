@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from learned_envs.device import parse_device
-from learned_envs.envs.actions import parse_actions
+from learned_envs.envs.actions import as_tensor, parse_batch
 from learned_envs.envs.autoreset import parse_autoreset_mode
 from learned_envs.envs.contexts import CONTEXT_KEYS, parse_context
 from learned_envs.envs.rendering import draw, render_modes
@@ -240,7 +240,8 @@ class BatchedEnv(VectorEnv, ABC):
 
         Raises:
             ValueError: If the state has another structure, as those of other models mostly have, is of another number of
-                environments, or is not finite.
+                environments, or is not finite; or if it holds episodes that have ended, which an environment that resets in
+                the same step never does.
         """
         if len(state) != self.num_envs:
             raise ValueError(
@@ -255,7 +256,7 @@ class BatchedEnv(VectorEnv, ABC):
         """Refuse a state that `get_state` of such an environment cannot have made, whatever the number of environments.
 
         Raises:
-            ValueError: If it has another structure, or is not finite.
+            ValueError: If it has another structure, is not finite, or has ended where such an environment goes on at once.
         """
         keys = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
         with torch.no_grad():
@@ -271,6 +272,11 @@ class BatchedEnv(VectorEnv, ABC):
         for name, tensor in state.tensors():
             if not bool(tensor.isfinite().all()):
                 raise ValueError(f"state holds NaN or infinite values in {name}, expected finite ones.")
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and bool(state.ended.any()):
+            raise ValueError(
+                f"state holds episodes that have ended, at {state.ended.nonzero().flatten().tolist()}, and this environment, in "
+                "SAME_STEP mode, would go on playing them. Call reset() instead."
+            )
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Pictures of the current observations, uint8, shape (height, width, 3), one for each environment."""
@@ -362,7 +368,7 @@ class BatchedEnv(VectorEnv, ABC):
     def _parse_mask(self, mask: Any) -> Tensor:
         if mask is None:
             return torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        mask = torch.as_tensor(mask, device=self.device)
+        mask = as_tensor("reset_mask", mask, self.device)
         if mask.dtype != torch.bool or mask.shape != (self.num_envs,):
             raise ValueError(
                 f"reset_mask has dtype {mask.dtype} and shape {tuple(mask.shape)}, expected bool and ({self.num_envs},)."
@@ -377,17 +383,12 @@ class BatchedEnv(VectorEnv, ABC):
 
     def _parse_actions(self, actions: Any) -> Tensor:
         """Actions on the device, checked against the space."""
-        action, space = torch.as_tensor(actions), self.single_action_space
+        action, space = as_tensor("actions", actions), self.single_action_space
         # On a GPU, looking at values would wait for the device.
         check_values = action.device.type == "cpu"
         if isinstance(space, gym.spaces.Discrete) and action.is_floating_point():
             return self._parse_probabilities(action, int(space.n), check_values).to(self.device)
-        expected = (self.num_envs, *(space.shape or ()))
-        if tuple(action.shape) != expected:
-            raise ValueError(
-                f"actions has shape {tuple(action.shape)}, expected {expected}: one action for each environment."
-            )
-        return parse_actions(action, space, check_values).to(self.device)
+        return parse_batch(action, self.num_envs, space, check_values).to(self.device)
 
     def _parse_probabilities(self, action: Tensor, count: int, check_values: bool) -> Tensor:
         if not self.differentiable or tuple(action.shape) != (self.num_envs, count):
@@ -425,6 +426,8 @@ def _check_arguments(
 ) -> None:
     if num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}, but there must be at least 1 environment.")
+    if not isinstance(max_episode_steps, int | np.integer):
+        raise ValueError(f"max_episode_steps is {max_episode_steps!r}, expected a whole number of steps.")
     if max_episode_steps < 1:
         raise ValueError(f"max_episode_steps is {max_episode_steps}, but an episode has at least 1 step.")
     if output not in ("numpy", "torch"):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learned_envs.envs.actions import parse_actions
+from learned_envs.envs.actions import as_tensor, parse_actions
 from learned_envs.starts import Contexts
 
 __all__ = ["CONTEXT_KEYS", "parse_context"]
@@ -36,7 +36,7 @@ def parse_context(
     """
     num_envs, device = len(mask), mask.device
     observations, actions, rewards = (
-        None if given[key] is None else torch.as_tensor(given[key], device=device) for key in CONTEXT_KEYS
+        None if given[key] is None else as_tensor(key, given[key], device) for key in CONTEXT_KEYS
     )
     if observations is None:
         name = next(key for key in CONTEXT_KEYS if given[key] is not None)

@@ -21,7 +21,7 @@ def parse_seeds(seed: Any, num_envs: int) -> list[int | None]:
     """
     if seed is None:
         return [None] * num_envs
-    if not isinstance(seed, Sequence | np.ndarray):
+    if not isinstance(seed, Sequence | np.ndarray) or np.ndim(seed) == 0:
         first = _parse_seed(seed)
         return [first + index for index in range(num_envs)]
     if len(seed) != num_envs:

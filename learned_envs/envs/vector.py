@@ -75,8 +75,14 @@ class LearnedVectorEnv(BatchedEnv):
             raise ValueError(f"revision is {revision!r}, but the model is loaded already. Leave it out.")
         if isinstance(model, WorldModel):
             model = Pretrained.of(model)
-        elif not isinstance(model, Pretrained):
+        elif isinstance(model, str | Path):
             model = load_pretrained(model, revision=revision, local_files_only=local_files_only)
+        elif not isinstance(model, Pretrained):
+            raise ValueError(
+                f"model is a {type(model).__name__}, expected an id, a folder, a repository, or what learned_envs.load "
+                "returned."
+            )
+        _check_ready(model.model)
         self.pretrained = model
         self.starts: StartKind = starts
         super().__init__(
@@ -124,6 +130,19 @@ class LearnedVectorEnv(BatchedEnv):
         if system is None:
             return super()._horizon(state)
         return system.horizon - system.split(self.world_model.observe(state))[1]
+
+
+def _check_ready(model: WorldModel) -> None:
+    """Refuse a model that would play otherwise than it was measured."""
+    if model.training:
+        raise ValueError(
+            "The model is in training mode, in which the same seed plays other episodes. Call its eval() first."
+        )
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ValueError(
+                f"The model has {parameter.dtype} as {name}, expected torch.float32. Call its float() first."
+            )
 
 
 def _choose(keys: Tensor, draws: Tensor, count: int) -> Tensor:

@@ -153,7 +153,7 @@ class Session:
         Raises:
             ValueError: If the seed lies outside its range.
         """
-        seed = self.seed + 1 if seed is None else seed
+        seed = (self.seed + 1) % 2**31 if seed is None else seed
         if not 0 <= seed < 2**31:
             raise ValueError(f"seed is {seed}, expected a whole number from 0 to {2**31 - 1}.")
         real = None if self._real is None else View(self._newest(self._real.begin(seed)))

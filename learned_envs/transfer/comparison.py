@@ -92,7 +92,7 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
         make_real_vec_env(model, side_by_side),
         config.episodes,
     )
-    real_steps = pretrained.config.provenance.get("real_steps")
+    real_steps = _real_steps(pretrained.config.provenance)
     spent = real_steps if _can_be_trained_for(real_steps, config, chosen, console) else None
     trainings = _trainings(config, chosen, model, folder, device, spent, pretrained.system is not None)
     _open(folder, asdict(config) | {"weights": read_manifest(model).files[MODEL].sha256})
@@ -104,6 +104,12 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
     for envs in (judges.imagined, judges.real):
         envs.close()
     return rows
+
+
+def _real_steps(provenance: dict[str, Any]) -> int | None:
+    """What a model was made from, if that is told as a number: provenance is written for people."""
+    told = provenance.get("real_steps")
+    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
 
 
 def _can_be_trained_for(real_steps: int | None, config: TransferConfig, chosen: Settings, console: Console) -> bool:

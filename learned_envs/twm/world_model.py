@@ -67,7 +67,7 @@ class TransformerWorldModel(WorldModel):
 
     @torch.no_grad()
     def start(self, observations: Tensor, actions: Tensor | None = None, rewards: Tensor | None = None) -> TwmState:
-        """See `WorldModel.start`. Contexts carry no gradients: pixels are integers.
+        """See `WorldModel.start`. Contexts carry no gradients: pixels are integers. They may be of any length.
 
         Args:
             observations: uint8, shape (B, T, F, 64, 64).
@@ -78,6 +78,9 @@ class TransformerWorldModel(WorldModel):
             ValueError: If a shape or dtype does not fit, or, on the CPU, an action is not from 0 to num_actions - 1.
         """
         self._check_context(observations, actions, rewards)
+        reach = self.config.transformer.layers * self.config.context  # what is older cannot matter, but would cost
+        observations = observations[:, -reach - 1 :]
+        actions, rewards = (None if given is None else given[:, -reach:] for given in (actions, rewards))
         batch, steps = observations.shape[:2]
         device = observations.device
         if actions is None:

@@ -27,6 +27,7 @@ from tests.contract.vector_checker import Subject, random_context, steady_action
         ({"starts": "middle"}, ["starts is 'middle'", '"initial"', '"anywhere"']),
         ({"render_mode": "human"}, ["render_mode is 'human'", "expected None"]),
         ({"max_episode_steps": 0}, ["max_episode_steps is 0", "at least 1"]),
+        ({"max_episode_steps": 2.5}, ["max_episode_steps is 2.5", "whole number"]),
         ({"autoreset_mode": "same_step"}, ["autoreset_mode is 'same_step'", '"SameStep"', '"NextStep"', '"Disabled"']),
         ({"differentiable": True, "output": "numpy"}, ["differentiable", '"torch"']),
     ],
@@ -301,6 +302,11 @@ def test_seed_that_is_no_whole_number(subject: Subject) -> None:
         _expect_same_state(env, state)
 
 
+def test_seed_may_be_an_array_of_one_number(subject: Subject) -> None:
+    env = subject.vector(2)
+    assert np.array_equal(env.reset(seed=np.array(3))[0], env.reset(seed=[3, 4])[0])
+
+
 def test_step_before_reset(subject: Subject) -> None:
     batch, single = subject.vector(2), subject.bare()
     for env, action in ((batch, still(batch)), (single, steady_action(single, 0))):
@@ -367,6 +373,17 @@ def test_pictures_of_a_control_problem(control: Subject) -> None:
 def _expect_words(error: Exception, words: list[str]) -> None:
     for word in words:
         assert word in str(error), f"the message {str(error)!r} does not say {word!r}"
+
+
+def test_state_of_an_ended_episode_where_the_next_begins_at_once(subject: Subject) -> None:
+    ended, env = (subject.vector(2, autoreset_mode=mode, max_episode_steps=1) for mode in ("Disabled", "SameStep"))
+    for each in (ended, env):
+        each.reset(seed=0)
+        each.step(still(each))
+    state = env.get_state()
+    with pytest.raises(ValueError, match=r"episodes that have ended, at \[0, 1\].*SAME_STEP"):
+        env.set_state(ended.get_state())
+    _expect_same_state(env, state)
 
 
 def _expect_same_state(env: BatchedEnv, expected: EnvState) -> None:

@@ -241,6 +241,30 @@ def test_model_that_is_loaded_already_is_played(tiny_snapshots: dict[str, Path])
         LearnedVectorEnv(tiny_model("compact"), 2)
 
 
+def test_model_that_would_play_otherwise_is_refused(tiny_snapshots: dict[str, Path]) -> None:
+    for change, told in (("train", r"training mode.*eval\(\)"), ("double", r"torch.float64 as .*float\(\)")):
+        model = learned_envs.load(tiny_snapshots["awm-transformer"])
+        getattr(model, change)()
+        with pytest.raises(ValueError, match=told):
+            LearnedVectorEnv(model, 2)
+    with pytest.raises(ValueError, match="model is a Linear, expected an id"):
+        LearnedVectorEnv(torch.nn.Linear(1, 1), 2)  # type: ignore[arg-type]
+
+
+def test_any_array_of_actions_is_read(tiny_snapshots: dict[str, Path]) -> None:
+    envs = LearnedVectorEnv(tiny_snapshots["compact"], 3)
+    fixed = np.array([0, 1, 2])
+    fixed.flags.writeable = False
+    shown = []
+    for actions in ([0, 1, 2], np.array([2, 1, 0])[::-1], np.array([0, 1, 2], ">i4"), fixed):
+        envs.reset(seed=0)
+        shown.append(envs.step(actions)[0])
+    assert all(np.array_equal(each, shown[0]) for each in shown)
+    for wrong in (None, "012", [None] * 3):
+        with pytest.raises(ValueError, match="actions is"):
+            envs.step(wrong)
+
+
 def test_environments_on_two_devices_share_a_loaded_model(tiny_snapshots: dict[str, Path]) -> None:
     model = learned_envs.load(tiny_snapshots["compact"])
     here = LearnedVectorEnv(model, 2)

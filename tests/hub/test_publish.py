@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import HfApi
 
 import learned_envs
 from hub.__main__ import main
@@ -116,6 +117,13 @@ def test_publishing_again_without_change_makes_no_commit(hub: Hub, publisher: st
     assert publish(built, REPOSITORY) == first
     assert _commits(hub) == before
     assert {request.method for request in hub.requests} == {"GET"}
+
+
+def test_repository_that_was_made_beforehand_is_filled(hub: Hub, publisher: str, built: Path) -> None:
+    """Or by a first attempt that was cut off."""
+    HfApi().create_repo(REPOSITORY)
+    publish(built, REPOSITORY)
+    assert learned_envs.load(REPOSITORY).config == learned_envs.load(built).config
 
 
 def test_everything_goes_in_one_commit_and_later_only_what_changed(

@@ -106,6 +106,35 @@ def test_saving_touches_nothing_else_that_lies_in_the_folder(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_saving_leaves_the_model_of_another_library_alone(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("theirs")
+    with pytest.raises(FileExistsError, match=r"holds 'config.json' and no 'manifest.json'"):
+        tiny_model("compact").save_pretrained(tmp_path)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"theirs"}
+
+
+def test_saving_keeps_what_was_written_about_the_model(tmp_path: Path) -> None:
+    tiny_model("compact").save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    tiny_model("compact", seed=2).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert "README.md" in (tmp_path / "manifest.json").read_text()
+
+
+@pytest.mark.parametrize("value", [float("nan"), 7e4], ids=["nan", "too large for float16"])
+def test_model_that_nobody_could_read_does_not_replace_another(tmp_path: Path, value: float) -> None:
+    model = tiny_model("compact").half().float()
+    model.save_pretrained(tmp_path)
+    good = _weights(model).clone()
+    name, parameter = next(iter(model.named_parameters()))
+    with torch.no_grad():
+        parameter.view(-1)[0] = value
+    with pytest.raises(ValueError, match=f"{name} holds NaN, infinite values, or such as torch.float16 cannot hold"):
+        model.save_pretrained(tmp_path)
+    assert torch.equal(_weights(WorldModel.from_pretrained(tmp_path)), good)
+
+
 def test_unavailable_device_is_named(tmp_path: Path) -> None:
     tiny_model("compact").save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="device 'toaster'"):

@@ -221,3 +221,10 @@ def test_places_that_are_not_there(control: str) -> None:
         session.switch(0)
     with pytest.raises(ValueError, match="seed is -1"):
         session.reset(-1)
+
+
+def test_after_the_last_seed_comes_the_first(control: str) -> None:
+    session = Session(control)
+    session.reset(2**31 - 1)
+    session.reset()
+    assert session.seed == 0

@@ -478,7 +478,7 @@ def test_command_changes_the_schedule_where_it_is_told_to(monkeypatch: pytest.Mo
         ((), "Name either one --game or several --games"),
         (("--game", "Pong", "--games", "all"), "Name either one --game or several --games"),
         (("--game", "Pong", "--device", "gpu"), "gpu"),
-        (("--game", "Pong", "--interactions", "5000"), "prefill is 5000"),
+        (("--game", "Pong", "--interactions", "5000"), "interactions is 5000, but must be above 5000"),
         (("--game", "Pong", "--preset", "compact", "--ablations", "short-memory"), "Use --preset faithful"),
     ],
 )

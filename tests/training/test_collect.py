@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("ale_py", reason="recording needs ale-py")
 
+import training.__main__
 import training.collect
 from learned_envs.envs.real.atari import make_atari_vec
 from training.agents.agent import Agent, AgentConfig, AgentError, save_agent
@@ -186,3 +187,10 @@ def test_recording_is_not_gone_on_with_by_another_agent(tmp_path: Path) -> None:
         collect(CollectConfig("Pong", 80, games=2, policy="nowhere"), tmp_path / "fourth")
     with pytest.raises(ValueError, match=r"epsilons is \(1\.5,\)"):
         CollectConfig("Pong", 80, games=2, epsilons=(1.5,))
+
+
+def test_control_problem_is_not_looked_for_among_the_games(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"LearnedHarvest-v0 is no game.*python -m training awm"):
+        training.__main__.collect("LearnedHarvest-v0")
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """The loop of long trainings: the same result whether it was interrupted or not."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,19 @@ def test_interrupted_stage_ends_where_an_uninterrupted_one_does(tmp_path: Path) 
     run_stage(last, tmp_path / "parts", 0)
     assert last.path == [9, 10, 11], "updates were lost or taken twice"
     assert torch.equal(last.place, expected)
+
+
+def test_folder_that_another_process_trains_in_is_left_to_it(tmp_path: Path) -> None:
+    program = "from training.loop import _alone; from pathlib import Path; import sys\n"
+    program += "with _alone(Path(sys.argv[1])): print(flush=True); input()"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline()
+        with pytest.raises(RunError, match="Another process trains in"):
+            run_stage(Walk(), tmp_path, 0)
+        assert not list(tmp_path.iterdir())
+        other.kill()
+    run_stage(Walk(), tmp_path, 0)
 
 
 def test_interruption_loses_only_what_came_after_the_last_checkpoint(tmp_path: Path) -> None:

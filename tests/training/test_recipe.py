@@ -112,6 +112,10 @@ def test_preset_and_temperature_decide_the_model() -> None:
             "rounds.count is 2, but rounds are of the compact preset",
         ),
         (lambda: RoundsRecipe(temperature=-1.0), "temperature is -1.0, but must be at least 0"),
+        (
+            lambda: RoundsRecipe(last_refits=(DynamicsTraining(),)),
+            "count is 0, but last_refits and decoder follow the last round",
+        ),
         (lambda: DynamicsTraining(batch=0), "batch is 0, but must be at least 1"),
         (lambda: DynamicsTraining(self_fed=3.0), r"self_fed is 3.0, but must lie in \[0, 1\]"),
         (lambda: DynamicsTraining(sampling_temperature=0.0), "sampling_temperature is 0.0, but must be above 0"),

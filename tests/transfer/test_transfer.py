@@ -83,7 +83,18 @@ def test_baseline_of_fewer_steps_than_the_agent_takes_at_once_is_left_out(
     assert "the model was made from 7, but A2C takes 8 at once with 2 environments" in capsys.readouterr().out
 
 
-def _tell_real_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+@pytest.mark.usefixtures("quick")
+def test_real_steps_that_are_no_number_are_unknown(
+    tiny_snapshots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tell_real_steps(monkeypatch, "about 16")
+    config = TransferConfig(str(tiny_snapshots["markov-mlp"]), "a2c", 8, evaluations=1, episodes=1)
+    rows = compare(config, tmp_path)
+    assert [row.trained_in for row in rows] == ["random", "imagination", "reality, as many steps"]
+    assert rows[1].real_steps is None
+
+
+def _tell_real_steps(monkeypatch: pytest.MonkeyPatch, steps: Any) -> None:
     load = comparison.load_pretrained
 
     def told(model: Any) -> Any:

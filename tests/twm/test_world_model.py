@@ -1,7 +1,9 @@
 """The transformer world model behind the common protocol: what a step draws, feeds back and shows."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +46,37 @@ def test_longer_context_is_a_shorter_one_continued_by_what_was_recorded(kind: Ti
     for mine, theirs in ((memory.keys, whole.memory.keys), (memory.values, whole.memory.values)):
         assert torch.allclose(mine * valid, theirs * valid, atol=1e-5)
     assert torch.equal(whole.reward, rewards[:, -1].tanh())
+
+
+@both
+def test_only_the_end_of_a_long_context_is_looked_at(kind: TinyKind) -> None:
+    """As much of it as layers can reach, each of which looks back by ``context`` steps."""
+    model = tiny_model(kind)
+    reach = model.config.transformer.layers * model.config.context + 1
+    draws = np.random.default_rng(0)
+    steps = reach + 30
+    observations = torch.from_numpy(draws.integers(256, size=(2, steps, *model.observation_shape), dtype=np.uint8))
+    if model.config.observation.frames_per_code == 1:  # stacks share their frames
+        for step in range(1, steps):
+            observations[:, step, :-1] = observations[:, step - 1, 1:]
+    actions, rewards = torch.from_numpy(draws.integers(NUM_ACTIONS, size=(2, steps - 1))), torch.ones(2, steps - 1)
+    seen: list[int] = []
+    remember = model.dynamics.remember
+
+    def count(latents: Tensor, *others: Tensor) -> Any:
+        seen.append(latents.shape[1])
+        return remember(latents, *others)
+
+    model.dynamics.remember = count  # type: ignore[method-assign]
+    whole = model.start(observations, actions, rewards)
+    cut = model.start(observations[:, -reach:], actions[:, 1 - reach :], rewards[:, 1 - reach :])
+    assert seen[0] == seen[1] < steps - 1
+    assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in zip(whole.tensors(), cut.tensors(), strict=True))
+    model.config = replace(model.config, context=10 * steps)  # nothing is cut
+    longest = model.start(observations, actions, rewards)
+    valid = whole.memory.valid[:, None, :, None]
+    for mine, theirs in ((whole.memory.keys, longest.memory.keys), (whole.memory.values, longest.memory.values)):
+        assert torch.allclose(mine * valid, theirs * valid, atol=1e-5)
 
 
 @both

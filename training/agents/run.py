@@ -4,7 +4,6 @@ The folder of a run holds ``run.json`` (what was asked for), a checkpoint, logs 
 ``agent.safetensors``, and ``result.json``. The same command resumes a run, or returns at once when it is finished.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,11 @@ from learned_envs.envs.real.control import SystemVectorEnv
 from learned_envs.envs.real.twin import make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.files import write_json
-from learned_envs.manifest import MANIFEST
-from learned_envs.pretrained import find_snapshot
 from learned_envs.starts import StartKind
-from training.agents.agent import Agent, AgentConfig, load_agent, save_agent
+from training.agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
 from training.agents.ppo import PpoConfig, PpoStage
 from training.loop import open_run, read_json, run_stage
-from training.provenance import provenance
+from training.provenance import digest, model_digest, provenance
 from training.ranges import check_ranges
 
 __all__ = ["PpoRun", "train_ppo"]
@@ -44,7 +41,7 @@ class PpoRun:
         agent: Agent to go on from; left out, a new one.
         channels: Channels of the convolutions of a new agent.
         hidden: Width of a new agent.
-        bf16: Whether a new agent computes in bfloat16, twice as fast on newer CPUs.
+        bf16: Whether a new agent computes in bfloat16 where the device has it, twice as fast on newer CPUs.
 
     Raises:
         ValueError: If a number lies outside its range, or a setting does not go with ``real``.
@@ -74,9 +71,9 @@ class PpoRun:
         """
         description = asdict(self)
         if not self.real:
-            description["id"] = _digest(find_snapshot(self.id) / MANIFEST)  # it holds the checksums of all others
+            description["id"] = model_digest(self.id)
         if self.agent is not None and Path(self.agent).is_file():
-            description["agent"] = _digest(Path(self.agent))
+            description["agent"] = digest(Path(self.agent))
         return description
 
     def make_envs(self, device: torch.device) -> VectorEnv:
@@ -120,7 +117,8 @@ def train_ppo(
         their returns and lengths, in the real environment; and where that comes from.
 
     Raises:
-        AgentError: If agent and environment do not fit, or an agent cannot be read.
+        AgentError: If agent and environment do not fit, an agent cannot be read, or it is not known what follows after the
+            ends of episodes.
         RunError: If the folder belongs to another run.
     """
     target = parse_device(device)
@@ -133,12 +131,8 @@ def train_ppo(
     envs = run.make_envs(target)
     judges = make_real_vec(run.id, min(config.evaluation_episodes, 16))
     agent = run.make_agent(envs).to(target)
+    config = replace(config, truncation_ends=_truncation_ends(run, config, judges.unwrapped))
     open_run(folder, description)
-    twin = judges.unwrapped
-    # The time of a control problem is part of it, and of what is observed.
-    if config.truncation_ends is None and isinstance(twin, SystemVectorEnv):
-        limit = run.max_episode_steps
-        config = replace(config, truncation_ends=limit is None or limit >= twin.system.horizon)
     stage = PpoStage(config, agent, envs, run.seed, judges)
     run_stage(stage, folder, run.seed, checkpoint_seconds)
     save_agent(agent, folder / "agent.safetensors")
@@ -152,5 +146,17 @@ def train_ppo(
     return read_json(path)
 
 
-def _digest(path: Path) -> str:
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+def _truncation_ends(run: PpoRun, config: PpoConfig, twin: VectorEnv) -> bool:
+    """Whether nothing follows where episodes are truncated, where the caller leaves that open."""
+    if config.truncation_ends is not None or not isinstance(twin, SystemVectorEnv):
+        return bool(config.truncation_ends)
+    # The time of a control problem is part of it, and of what is observed.
+    limit, horizon = run.max_episode_steps, twin.system.horizon
+    if limit is None or limit >= horizon:
+        return True
+    if run.starts == "anywhere":
+        raise AgentError(
+            f"Episodes that begin anywhere would end after {limit} steps, and something follows, or at the horizon, and nothing "
+            "does. Leave out max_episode_steps, begin at the start, or set truncation_ends."
+        )
+    return False

@@ -32,8 +32,8 @@ class BpoRecipe:
         family: What the policy's gradient goes through: ``"awm"``, ``"hwm"`` or ``"markov"``, a learned model over the
             whole horizon; ``"hwm-detached"``, one whose predictions are fed back without a gradient; ``"markov-critic"``, a
             Markov model over a few steps and then a critic; ``"simulator"``, the true equations. Or another way to act:
-            ``"sac"``, Soft Actor-Critic of Stable-Baselines3; ``"open-loop"``, the plan that is optimal in the true
-            equations.
+            ``"sac"``, Soft Actor-Critic of Stable-Baselines3, which has rates, discount, entropy and warm-up (1,000 steps) of
+            its own; ``"open-loop"``, the plan that is optimal in the true equations.
         backbone: Sequence model of ``"awm"`` and ``"hwm"``; left out, the transformer.
         horizon: Steps of an episode, H.
         fixed: What stays when the horizon changes, the physical ``"duration"`` or the step ``"dt"``.

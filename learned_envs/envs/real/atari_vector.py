@@ -6,6 +6,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
+from learned_envs.envs.actions import parse_batch
 from learned_envs.envs.real.atari import FRAME_SIZE, FRAME_SKIP, FRAME_STACK, AtariRules
 from learned_envs.envs.seeds import parse_seeds
 
@@ -66,8 +67,14 @@ class NativeAtariVectorEnv(AtariVectorEnv):
         return self._fill(observations, self._age), infos
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Advance all games by one step, see `AtariVectorEnv.step`. Rewards are float64, as in other environments."""
-        observations, rewards, terminated, truncated, infos = super().step(np.asarray(actions))
+        """Advance all games by one step, see `AtariVectorEnv.step`. Rewards are float64, as in other environments.
+
+        Raises:
+            ValueError: If there are not as many actions as games, or one is no integer of the action space.
+        """
+        # ALE waits for ever for a game that was given an action it does not know.
+        parsed = parse_batch(actions, self.num_envs, self.single_action_space).cpu().numpy()
+        observations, rewards, terminated, truncated, infos = super().step(parsed)
         over = terminated | truncated
         age = self._age + 1
         if self.autoreset_mode is AutoresetMode.NEXT_STEP:

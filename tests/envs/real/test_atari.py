@@ -323,6 +323,16 @@ def test_seeds_of_ales_own_batch_are_checked() -> None:
         _native("Pong", 2).reset(seed=[1, 3.7])  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("actions", [[6, 0], [0, -1], [0.5, 1.0], [1], [None, 1], "ab"], ids=str)
+def test_actions_of_ales_own_batch_are_checked(actions: Any) -> None:
+    """It would wait for ever."""
+    envs = _native("Pong", 2)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match="actions"):
+        envs.step(actions)
+    envs.step(np.array([5, 0]))
+
+
 def test_unknown_rule_is_not_swallowed() -> None:
     with pytest.raises(TypeError, match="colour"):
         make_atari("Pong", colour="red")

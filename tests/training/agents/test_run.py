@@ -1,10 +1,12 @@
 """``python -m training ppo``: trained inside a model, judged in reality."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.tiny import CONTROL_HORIZON
 from training.agents.agent import AgentError, load_agent
 from training.agents.ppo import PpoConfig
 from training.agents.run import PpoRun, train_ppo
@@ -36,6 +38,21 @@ def test_training_goes_on_from_an_agent_that_fits(tiny_snapshots: dict[str, Path
     assert load_agent(tmp_path / "second" / "agent.safetensors").config.hidden == 16
     with pytest.raises(AgentError, match="trained for another"):
         train_ppo(PpoRun(str(tiny_snapshots["markov-mlp"]), num_envs=2, agent=path), CONFIG, tmp_path / "third")
+
+
+def test_ends_that_mean_different_things_are_refused(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:
+    """By the clock, after which nothing follows, and by the limit, after which something does."""
+    run = PpoRun(
+        str(tiny_snapshots["awm-transformer"]),
+        num_envs=2,
+        hidden=16,
+        starts="anywhere",
+        max_episode_steps=CONTROL_HORIZON - 1,
+    )
+    with pytest.raises(AgentError, match="or at the horizon, and nothing does"):
+        train_ppo(run, CONFIG, tmp_path)
+    train_ppo(run, replace(CONFIG, truncation_ends=True), tmp_path)
+    train_ppo(replace(run, max_episode_steps=CONTROL_HORIZON), CONFIG, tmp_path / "whole")
 
 
 def test_run_is_told_apart_by_what_its_model_is_not_by_its_name(tiny_snapshots: dict[str, Path]) -> None:
