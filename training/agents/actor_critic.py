@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from learned_envs.policy import LatentPerceptron, Policy, PolicyConfig
 from learned_envs.twm.losses import normal_loss
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.agents.returns import advantages
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 from training.twm.joint import adam, step
 
@@ -117,7 +117,7 @@ class ActorCritic:
     Args:
         model: The world model through which they see.
         config: How they learn.
-        bfloat16: Whether to compute hidden layers in bfloat16; weights and outputs stay in float32.
+        bfloat16: Whether to compute hidden layers in bfloat16 where the device has it; weights and outputs stay in float32.
         fused: Whether an optimiser step is one kernel.
     """
 
@@ -175,7 +175,7 @@ class ActorCritic:
     def _judge(self, rollout: Rollout) -> tuple[Tensor, Tensor, Tensor]:
         """The policy's logits at each step, the values of all states, and the advantages, without gradient."""
         seen = rollout.features
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with mixed_precision(self.device, self.bfloat16):
             values = self.critic(rollout.classes, seen).squeeze(-1)
             logits = self.actor(rollout.classes[:-1], None if seen is None else seen[:-1])
         discounts = rollout.discounts * ~rollout.over

@@ -17,6 +17,7 @@ from torch.distributions import Categorical, Distribution, Independent, Normal
 from learned_envs.files import replacing
 from learned_envs.nn.initialization import orthogonal
 from learned_envs.nn.pixels import brightness, pixel_trunk
+from training.precision import has_bfloat16, mixed_precision
 
 __all__ = ["Agent", "AgentConfig", "AgentError", "Moments", "load_agent", "save_agent"]
 
@@ -39,7 +40,7 @@ class AgentConfig:
         high: Upper bounds.
         channels: Channels of the three convolutions over pictures.
         hidden: Width of the layer before the heads; numbers go through two of it.
-        bf16: Whether convolutions and the layer behind them run in bfloat16.
+        bf16: Whether convolutions and the layer behind them run in bfloat16 where the device has it.
     """
 
     observation_shape: tuple[int, ...]
@@ -146,11 +147,11 @@ class Agent(nn.Module):
             A distribution over actions, and the value, shape (B,).
         """
         if self.moments is None:
-            dtype = torch.bfloat16 if self.config.bf16 else torch.float32  # exact for whole numbers up to 256
-            seen = brightness(observations, dtype)
+            half = self.config.bf16 and has_bfloat16(observations.device)  # exact for whole numbers up to 256
+            seen = brightness(observations, torch.bfloat16 if half else torch.float32)
         else:
             seen = self.moments(observations)
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with mixed_precision(seen.device, self.config.bf16):
             features = self.trunk(seen)
         features = features.float()
         out = self.actor(features)

@@ -14,6 +14,7 @@ from training.agents.actor_critic import ActorCritic, Rollout
 from training.agents.imagination import StepwiseImagination
 from training.agents.replay import AgentReplay
 from training.loop import Stage
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.observation import ObservationStage, ObservationTraining
@@ -34,7 +35,7 @@ class CompactTraining:
         refine_every: Updates between two refinements of the observation model; a multiple of ``refresh_every``.
         refinement: Updates of a refinement, at the rate that the observation model's schedule has near its end.
         context: Recorded steps before a rollout.
-        bfloat16: Whether to imagine in bfloat16.
+        bfloat16: Whether to imagine in bfloat16 where the device has it.
 
     Raises:
         ValueError: If a number lies outside its range, or pictures shall be moved (``moved_share``).
@@ -146,7 +147,7 @@ class CompactWorld:
         one_hot = functional.one_hot(classes, self.codes.shape[-1]).float()
         rewards = self.model.feed(recorded.rewards_before[steps])
         same = recorded.episodes[steps] == recorded.episodes[steps[:, -1:]]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with mixed_precision(device, self.config.bfloat16):
             memory = self.model.eval().dynamics.remember(
                 one_hot[:, :-1].flatten(2), recorded.actions[steps[:, :-1]], rewards[:, :-1], same[:, :-1]
             )

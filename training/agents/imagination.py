@@ -21,6 +21,7 @@ from learned_envs.policy import LatentPerceptron
 from learned_envs.twm.dynamics import Dynamics
 from learned_envs.twm.world_model import TransformerWorldModel, TwmState
 from training.agents.actor_critic import ActorCriticTraining, Rollout
+from training.precision import has_bfloat16, mixed_precision
 
 __all__ = ["Captured", "PaperImagination", "Starts", "StepwiseImagination", "imagine"]
 
@@ -186,7 +187,7 @@ class PaperImagination:
         model: The world model, with separate tokens.
         actor: The policy.
         config: Sizes of a rollout.
-        bfloat16: Whether to imagine in bfloat16.
+        bfloat16: Whether to imagine in bfloat16 where the device has it.
     """
 
     def __init__(
@@ -194,7 +195,8 @@ class PaperImagination:
     ) -> None:
         if model.config.tokens != "separate":
             raise ValueError('The paper\'s rollout needs a model with tokens = "separate".')
-        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        device = next(model.parameters()).device
+        dtype = torch.bfloat16 if bfloat16 and has_bfloat16(device) else torch.float32
         self.model, self.actor, self.config = model, actor, config
         self.copies = [copy.deepcopy(part).to(dtype).eval().requires_grad_(False) for part in (model.dynamics, actor)]
         self.window = model.dynamics.window(2 + 3 * config.horizon)
@@ -236,7 +238,7 @@ class StepwiseImagination:
         model: The world model.
         actor: The policy.
         config: Sizes of a rollout.
-        bfloat16: Whether to imagine in bfloat16.
+        bfloat16: Whether to imagine in bfloat16 where the device has it.
     """
 
     def __init__(
@@ -260,7 +262,7 @@ class StepwiseImagination:
         steps: dict[str, list[Tensor]] = {field.name: [] for field in fields(Rollout)}
         for index in range(config.horizon):
             noise = torch.rand(len(classes), self.model.noise_size + 1, device=device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+            with mixed_precision(device, self.bfloat16):
                 logits = self.actor(seen).float()
                 actions = sample(logits.softmax(-1).unsqueeze(1), noise[:, -1:]).squeeze(1)
                 state, prediction = self.model.step(state, actions, noise[:, :-1], decode=False)

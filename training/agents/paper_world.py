@@ -14,6 +14,7 @@ from training.agents.actor_critic import ActorCritic, Rollout
 from training.agents.imagination import PaperImagination, Starts
 from training.agents.replay import AgentReplay
 from training.loop import Stage, update_seed
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 from training.twm.joint import JointTraining, JointUpdate, reconstructions
 from training.twm.replay import BalancedSampler
@@ -154,7 +155,7 @@ class PaperWorld:
         count = min(self.agent.config.starts, len(self._starts.actions))
         chosen = torch.randperm(len(self._starts.actions), device=device)[:count]
         anywhere = self.replay.observations(torch.randint(len(self.replay), (count,), device=device))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.joint.bfloat16):
+        with mixed_precision(device, self.config.joint.bfloat16):
             pool = self.learner.encode(anywhere.float() / 255)
         return self.imagination(self._starts.take(chosen), _draw(pool.float()))
 

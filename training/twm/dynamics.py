@@ -21,6 +21,7 @@ from torch.nn import functional
 from learned_envs.nn.categorical import sample
 from learned_envs.twm.dynamics import Dynamics, Forecast
 from learned_envs.twm.losses import normal_loss
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 from training.twm.moves import MOVES
 from training.twm.observation import cosine
@@ -46,7 +47,7 @@ class DynamicsTraining:
             updates to the third.
         moved_share: Share of the windows that are shown moved by some pixels, see `training.twm.moves`.
         sampling_temperature: How evenly steps are drawn; the lower, the more often the rarely drawn ones, see `BalancedSampler`.
-        bfloat16: Whether to compute in bfloat16; weights stay in float32.
+        bfloat16: Whether to compute in bfloat16 where the device has it; weights stay in float32.
 
     Raises:
         ValueError: If a number lies outside its range.
@@ -161,7 +162,7 @@ class DynamicsStage:
         self_fed = self.config.self_fed * min(1.0, max(0.0, 2 * step / self.updates - 0.5))
         if self_fed > 0:
             latents = self._feed_own(latents, windows, self_fed)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with mixed_precision(latents.device, self.config.bfloat16):
             forecast = self._predict(latents, windows)
         losses = self._losses(forecast, windows)
         loss = losses["latent"] + self.config.reward_weight * losses["reward"] + self.config.end_weight * losses["end"]
@@ -202,7 +203,7 @@ class DynamicsStage:
     @torch.no_grad()
     def _feed_own(self, latents: Tensor, windows: Windows, share: float) -> Tensor:
         """Replace some steps by samples of what the model predicted for them."""
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with mixed_precision(latents.device, self.config.bfloat16):
             forecast = self._predict(latents, windows)
         predicted = self._draw(forecast.latent[:, :-1].float().softmax(-1))
         fed = (torch.rand(predicted.shape[:2], device=predicted.device) < share) & windows.real[:, :-1]

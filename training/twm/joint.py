@@ -17,6 +17,7 @@ from learned_envs.twm import losses
 from learned_envs.twm.dynamics import Forecast
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.experience import Experience
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 from training.twm.replay import BalancedSampler, Replay, Windows
 
@@ -35,7 +36,7 @@ class JointTraining:
         consistency_weight: Weight of the consistency term.
         reward_weight: Weight of the reward loss.
         discount_weight: Weight of the discount loss.
-        bfloat16: Whether to compute in bfloat16 where that is safe; weights stay in float32.
+        bfloat16: Whether to compute in bfloat16 where that is safe and the device has it; weights stay in float32.
         channels_last: Whether convolutions keep the channels of a pixel together, which they are faster with.
         fused: Whether an optimiser step is one kernel.
 
@@ -148,7 +149,7 @@ class JointUpdate:
         return self.model.observation_model.encode(pixels.contiguous(memory_format=self.layout))
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        return mixed_precision(self.device, self.config.bfloat16)
 
     def _draw(self, logits: Tensor) -> Tensor:
         """Sampled latents with straight-through gradients, of the shape of the logits."""

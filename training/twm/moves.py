@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from learned_envs.twm.observation_model import GridObservationModel
+from training.precision import mixed_precision
 
 __all__ = ["MOVES", "encode_moved", "move"]
 
@@ -43,7 +44,7 @@ def encode_moved(model: GridObservationModel, frames: Tensor, batch: int = 512) 
     parts = []
     for down, right in tqdm(MOVES, desc="moved codes", unit="way"):
         for part in frames.split(batch):
-            with torch.autocast(frames.device.type, torch.bfloat16):
+            with mixed_precision(frames.device):
                 moved = move(part.float() / 255, model.background, down, right)
                 parts.append(model.encode(moved.unsqueeze(1)).argmax(-1).to(torch.uint8))
     return torch.cat(parts)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from learned_envs.nn.categorical import entropy, mix_uniform, most_likely, sample, straight_through
 from learned_envs.twm.observation_model import GridObservationModel
+from training.precision import mixed_precision
 from training.ranges import check_ranges
 
 __all__ = ["DecoderStage", "ObservationStage", "ObservationTraining", "cosine"]
@@ -36,7 +37,7 @@ class ObservationTraining:
         entropy_weight: Final weight of the codes' entropy, in nats a frame, beside the pixels' loss; it grows over the second
             half of the updates.
         hard_share: Share of the frames drawn in proportion to their last loss; the others are drawn evenly.
-        bfloat16: Whether to compute in bfloat16; weights stay in float32.
+        bfloat16: Whether to compute in bfloat16 where the device has it; weights stay in float32.
 
     Raises:
         ValueError: If a number lies outside its range.
@@ -109,7 +110,7 @@ class ObservationStage:
             group["lr"] = cosine(step, self.updates, self.config.learning_rate)
         chosen = self._draw()
         frames = self.frames[chosen].unsqueeze(1).float() / 255
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with mixed_precision(frames.device, self.config.bfloat16):
             probabilities = self._encode(frames)
             latents = probabilities
             if not self._soft(step):
