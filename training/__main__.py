@@ -79,6 +79,32 @@ def twm(
     _deliver(snapshot, loaded.id, bundle)
 
 
+def refit(
+    recipe: str,
+    run: Path | None = None,
+    device: str = "cpu",
+    threads: int = 2,
+    bundle: bool = False,
+) -> None:
+    """Fit the dynamics of a finished world model of a game further by a recipe, and package it.
+
+    Args:
+        recipe: Name of a recipe in training/recipes/, or path of a TOML file.
+        run: Folder of the run; the same folder resumes it. By default runs/RECIPE-SEED.
+        device: Where to train, such as cpu or cuda.
+        threads: CPU threads to use.
+        bundle: Put the finished snapshot among the bundled ones.
+    """
+    from learned_envs.device import parse_device
+    from training.recipe import RefitRecipe, load_recipe
+    from training.twm.refit import refit as fit
+
+    _use(threads)
+    loaded = load_recipe(recipe, RefitRecipe)
+    snapshot = fit(loaded, run or Path("runs") / f"{Path(recipe).stem}-{loaded.seed}", parse_device(device))
+    _deliver(snapshot, loaded.id, bundle)
+
+
 def awm(recipe: str, run: Path | None = None, seed: int | None = None, threads: int = 1, bundle: bool = False) -> None:
     """Fit world models of a control problem by a recipe, and package the one that predicts best.
 
@@ -277,6 +303,7 @@ def main() -> None:
         commands = {
             "collect": collect,
             "twm": twm,
+            "refit": refit,
             "awm": awm,
             "ppo": ppo,
             "atari100k": atari100k,

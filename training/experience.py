@@ -6,6 +6,7 @@ interrupted recording never leaves half an episode behind.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,12 @@ class Experience:
         )
 
     @classmethod
-    def load(cls, *folders: Path) -> "Experience":
+    def load(cls, *folders: Path, behind: Sequence[Episode] = ()) -> "Experience":
         """Read every episode of finished recordings.
+
+        Args:
+            *folders: Of the recordings.
+            behind: Episodes to lay behind them.
 
         Raises:
             ExperienceError: If a folder holds no finished recording.
@@ -142,7 +147,7 @@ class Experience:
             if not read_manifest(folder).get("complete"):
                 raise ExperienceError(f"The recording in {folder} is not finished. Run the same collect command again.")
         files = [path for folder in folders for path in sorted(folder.glob("episode-*.npz"))]
-        return cls.from_episodes([Episode.load(path) for path in files])
+        return cls.from_episodes([*map(Episode.load, files), *behind])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -23,8 +23,9 @@ from training.twm.dynamics import DynamicsTraining
 from training.twm.joint import JointTraining
 from training.twm.observation import ObservationTraining
 
-__all__ = ["ExperienceRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
+__all__ = ["ExperienceRecipe", "RefitRecipe", "RoundsRecipe", "TwmRecipe", "load_recipe"]
 
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _RECIPES = Path(__file__).parent / "recipes"
 _GAMES = {item.real[1].lower(): id for id, item in CATALOG.items() if item.family == "twm"}
 
@@ -103,11 +104,16 @@ class RoundsRecipe:
         if self.temperature is not None:
             check_ranges(self, not_negative=("temperature",))
         CollectConfig("", self.real_steps, games=self.games)  # complains now, not when an agent was trained
-
         if not self.count and (self.last_refits or self.decoder):
             raise ValueError(
                 "count is 0, but last_refits and decoder follow the last round: set count, or leave them out."
             )
+
+    @property
+    def last_fits(self) -> tuple[DynamicsTraining, ...]:
+        """``last_refits``, or the one that takes their place."""
+        return self.last_refits or (self.refit,)
+
 
 @dataclass(frozen=True)
 class TwmRecipe:
@@ -141,11 +147,10 @@ class TwmRecipe:
     joint: JointTraining = field(default_factory=JointTraining)
     agent: PpoConfig | None = None
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
-        if self.id not in CATALOG or CATALOG[self.id].family != "twm":
-            raise ValueError(f"{self.id!r} is not the id of a game")
+        _check_game(self.id)
         if self.temperature is not None:
             check_ranges(self, not_negative=("temperature",))
         if self.preset == "faithful" and self.rounds.count:
@@ -164,13 +169,52 @@ class TwmRecipe:
         return config if self.temperature is None else replace(config, temperature=self.temperature)
 
 
+@dataclass(frozen=True)
+class RefitRecipe:
+    """How the dynamics of a finished model of a game are fitted further.
+
+    Args:
+        id: Id of the learned environment.
+        base: The model, of the compact preset: id, folder of a snapshot, or repository on the Hub.
+        seed: Seed of the training.
+        temperature: Temperature at which latents are drawn afterwards; None for that of the base.
+        experience: What to record. The same steps and seed as the base had are the same recording.
+        dynamics: How the dynamics learn.
+
+    Raises:
+        ValueError: If the id is none of a game, or the temperature is negative.
+    """
+
+    id: str
+    base: str
+    seed: int = 0
+    temperature: float | None = None
+    experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
+    dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
+
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        _check_game(self.id)
+        if self.temperature is not None:
+            check_ranges(self, not_negative=("temperature",))
+
+    @property
+    def game(self) -> str:
+        """ALE name of the game."""
+        return CATALOG[self.id].real[1]
+
+
+_COMMANDS = {TwmRecipe: "twm", RefitRecipe: "refit"}  # others are of awm
+
+
 def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:
     """Read a recipe.
 
     Args:
         name: Name of a file in ``training/recipes/`` without its ending, or path of a TOML file. Games without a file have the
             default recipe, under the name that the catalogue tells.
-        kind: What it must be a recipe of: `TwmRecipe` or `training.awm.model_recipe.ModelRecipe`.
+        kind: What it must be a recipe of: `TwmRecipe`, `RefitRecipe` or `training.awm.model_recipe.ModelRecipe`.
 
     Raises:
         RunError: If there is no such recipe, or a field does not fit.
@@ -185,9 +229,26 @@ def load_recipe(name: str, kind: type[Recipe] = TwmRecipe) -> Recipe:
             f"There is no recipe {name!r}.{f' Did you mean {near[0]}?' if near else ''} Known: {', '.join(known)}."
         )
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(tomllib.loads(path.read_text())))
+        content = tomllib.loads(path.read_text())
+        _check_kind(path, content, kind)
+        return TypeAdapter(kind).validate_json(json.dumps(content))
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise RunError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _check_game(id: str) -> None:
+    if id not in CATALOG or CATALOG[id].family != "twm":
+        raise ValueError(f"{id!r} is not the id of a game")
+
+
+def _check_kind(path: Path, content: dict[str, Any], kind: type) -> None:
+    """Refuse the recipe of another command."""
+    item = CATALOG.get(str(content.get("id")))
+    if item is None:
+        return
+    command = "awm" if item.family != "twm" else "refit" if "base" in content else "twm"
+    if command != _COMMANDS.get(kind, "awm"):
+        raise RunError(f"{path} is a recipe of another command: python -m training {command}.")

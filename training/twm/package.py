@@ -1,5 +1,6 @@
 """Turn a trained run into a snapshot: what it learned from, its rewards, recorded starts, and its agent."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from learned_envs.twm.world_model import TransformerWorldModel
 from training.agents.agent import Agent
 from training.experience import Experience, ExperienceError
 
-__all__ = ["describe_game", "pack_agent", "reward_classes", "start_bank"]
+__all__ = ["describe_game", "pack_agent", "pack_model", "reward_classes", "start_bank"]
 
 _MOST_REWARD_CLASSES = 32
 
@@ -107,6 +108,21 @@ def pack_agent(agent: Agent, model: TransformerWorldModel) -> Policy:
     weights = agent.state_dict()
     policy.actor.load_state_dict({name: weights[name] for name in policy.actor.state_dict()})
     return policy
+
+
+def pack_model(model: TransformerWorldModel, temperature: float) -> TransformerWorldModel:
+    """What is written of a model, to be measured: it draws at a temperature, with weights in half precision.
+
+    Args:
+        model: What was trained.
+        temperature: Of its latents.
+
+    Returns:
+        A copy on the CPU, in evaluation mode.
+    """
+    packed = TransformerWorldModel(replace(model.config, temperature=temperature)).eval()
+    packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
+    return packed
 
 
 def _contexts(experience: Experience, starts: np.ndarray, steps: int, stack: int) -> Contexts:

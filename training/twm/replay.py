@@ -29,7 +29,7 @@ class Windows:
         rewards: Raw reward gained in the step, float32.
         terminated: Whether the game ended with the step, bool.
         episodes: Number of the episode, int64.
-        real: Whether the step was recorded, and is not a still one in front, bool.
+        real: Whether the step was recorded with its action, and is not a still one in front, bool.
     """
 
     frames: Tensor
@@ -46,7 +46,7 @@ class Replay:
     """Recorded steps with still steps in front of each episode.
 
     Args:
-        experience: What was recorded.
+        experience: What was recorded; actions that are unknown are ``num_actions``.
         num_actions: Size of the action set.
         length: Steps in a window, L.
         device: Where the steps are kept.
@@ -85,7 +85,7 @@ class Replay:
             rewards=interleave(nothing, experience.rewards),
             terminated=interleave(nothing.astype(bool), experience.terminated),
             episodes=interleave(np.repeat(np.arange(len(first)), still), episode),
-            real=interleave(nothing.astype(bool), np.ones(len(experience), bool)),
+            real=interleave(nothing.astype(bool), experience.actions < num_actions),
         )
 
     def __len__(self) -> int:

@@ -4,8 +4,7 @@
 there, so that the same command resumes a run that was interrupted.
 """
 
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,11 @@ from training.experience import Experience
 from training.loop import open_run, run_stage
 from training.provenance import provenance
 from training.recipe import TwmRecipe
-from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
-from training.twm.fidelity import measure_pong, open_loop_picture, recording
+from training.twm.fidelity import measure_pong, recording
+from training.twm.fitting import Fitting
 from training.twm.joint import JointStage
-from training.twm.moves import encode_moved
 from training.twm.observation import DecoderStage, ObservationStage
-from training.twm.package import describe_game, pack_agent, reward_classes, start_bank
-from training.twm.replay import Replay
+from training.twm.package import describe_game, pack_agent, pack_model, reward_classes, start_bank
 
 __all__ = ["train"]
 
@@ -59,7 +56,14 @@ def train(
     scripted, unseen = recipe.experience, folder / "validation"
     collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
     collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), unseen)
-    run = _Run(recipe, folder, Experience.load(folder / "experience"), Experience.load(unseen), checkpoint_seconds)
+    run = _Run(
+        recipe=recipe,
+        folder=folder,
+        seed=recipe.seed,
+        experience=Experience.load(folder / "experience"),
+        validation=Experience.load(unseen),
+        checkpoint_seconds=checkpoint_seconds,
+    )
     model = _new_model(recipe, run.experience).to(device)
     start_bank(run.experience, model.observation_shape[0])  # complains now, not when all is trained
     if recipe.game == "Pong":
@@ -74,22 +78,13 @@ def train(
     return _package(model, run, finished, model.config.temperature, finished=True, agent=agent)
 
 
-@dataclass
-class _Run:
-    """A run of a recipe; its experience grows by what agents record.
-
-    Each fit of the dynamics follows the last: what was never drawn are then the steps that an agent has just recorded.
-    """
+@dataclass(kw_only=True)
+class _Run(Fitting):
+    """A run of a recipe; its experience grows by what agents record."""
 
     recipe: TwmRecipe
-    folder: Path
-    experience: Experience
-    validation: Experience
-    checkpoint_seconds: float
     agents: list[dict[str, float]] = field(default_factory=list)
     agent: Path | None = None  # the newest
-    last_fit: DynamicsStage | None = None
-    codes: list[torch.Tensor] = field(default_factory=list)  # of all frames, as many at once as a round added
 
 
 def _new_model(recipe: TwmRecipe, experience: Experience) -> TransformerWorldModel:
@@ -104,11 +99,11 @@ def _fit_compact(model: TransformerWorldModel, run: _Run) -> None:
     frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
     stage = ObservationStage(model.observation_model, frames, recipe.observation)
     run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
-    _fit_dynamics(model, run, recipe.dynamics, "dynamics")
+    run.fit(model, recipe.dynamics, "dynamics")
     for number in range(1, recipe.rounds.count + 1):
         _let_an_agent_play(model, run, number)
         if number < recipe.rounds.count:
-            _fit_dynamics(model, run, recipe.rounds.refit, f"refit-{number}")
+            run.fit(model, recipe.rounds.refit, f"refit-{number}")
         else:
             _fit_all(model, run)
 
@@ -121,28 +116,10 @@ def _fit_all(model: TransformerWorldModel, run: _Run) -> None:
         frames = torch.from_numpy(run.experience.frames).to(model.reward_values.device)
         stage = DecoderStage(model.observation_model, frames, rounds.decoder)
         run_stage(stage, run.folder, recipe.seed, run.checkpoint_seconds)
-    for fit, refit in enumerate(rounds.last_refits or (rounds.refit,), start=1):
-        if fit > 1 and recipe.agent is not None:
-            _train_agent(model, run, run.folder / f"final-{fit - 1}", recipe.agent, model.config.temperature)
-        _fit_dynamics(model, run, refit, f"refit-{rounds.count}" if fit == 1 else f"refit-{rounds.count}-{fit}")
-
-
-def _fit_dynamics(model: TransformerWorldModel, run: _Run, config: DynamicsTraining, name: str) -> None:
-    device = model.reward_values.device
-    assert isinstance(model.observation_model, GridObservationModel)
-    frames = torch.from_numpy(run.experience.frames).to(device)
-    uncoded = frames[sum(map(len, run.codes)) :]
-    if len(uncoded):
-        run.codes.append(encode_all(model.observation_model.eval(), uncoded))
-    real = recording(run.validation, rollouts=3, stack=model.observation_shape[0], horizon=16)
-    preview = partial(open_loop_picture, model, real)
-    replay = Replay(run.experience, model.config.num_actions, config.length, device)
-    moved = encode_moved(model.observation_model, frames) if config.moved_share else None
-    stage = DynamicsStage(model.dynamics, torch.cat(run.codes), replay, config, preview, name, moved)
-    if run.last_fit is not None:
-        stage.follow(run.last_fit)
-    run_stage(stage, run.folder, run.recipe.seed, run.checkpoint_seconds)
-    run.last_fit = stage
+    for number, fit in enumerate(rounds.last_fits, start=1):
+        run.fit(model, fit, f"refit-{rounds.count}" if number == 1 else f"refit-{rounds.count}-{number}")
+        if number < len(rounds.last_fits) and recipe.agent is not None:
+            _train_agent(model, run, run.folder / f"final-{number}", recipe.agent, model.config.temperature)
 
 
 def _let_an_agent_play(model: TransformerWorldModel, run: _Run, number: int) -> None:
@@ -186,14 +163,11 @@ def _package(
     finished: bool = False,
     agent: Path | None = None,
 ) -> Path:
-    recipe, config = run.recipe, replace(model.config, temperature=temperature)
-    # What is measured is what is written: half precision.
-    packed = TransformerWorldModel(config).eval()
-    packed.load_state_dict({name: tensor.half().float().cpu() for name, tensor in model.state_dict().items()})
+    recipe, packed = run.recipe, pack_model(model, temperature)
     policy = None if agent is None else pack_agent(load_agent(agent), packed)
     starts = start_bank(run.experience, model.observation_shape[0])
-    environment = describe_game(recipe.game, config.reward_values)
-    told = SnapshotConfig(recipe.id, "twm", config, environment, _provenance(run), policy and policy.config)
+    environment = describe_game(recipe.game, packed.config.reward_values)
+    told = SnapshotConfig(recipe.id, "twm", packed.config, environment, _provenance(run), policy and policy.config)
     measured = finished and recipe.game == "Pong"
     fidelity = measure_pong(Pretrained(packed, starts, told), run.validation) if measured else {}
     write_snapshot(target, told, packed, starts, fidelity, replace=True, policy=policy)

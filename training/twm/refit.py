@@ -1,0 +1,132 @@
+"""Fit a finished world model of a game further: record, fit, measure, package.
+
+``python -m training refit --recipe pong-refit``. Codes, recorded starts and the agent that comes with the model stay as they
+are; only the dynamics learn, from what is recorded and from the recorded starts.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from learned_envs.environment import AtariConfig
+from learned_envs.policy import load_policy
+from learned_envs.pretrained import Pretrained, load_pretrained
+from learned_envs.snapshot import SnapshotConfig, write_snapshot
+from learned_envs.twm.observation_model import GridObservationModel
+from learned_envs.twm.world_model import TransformerWorldModel
+from training.collect import CollectConfig, collect
+from training.experience import Episode, Experience
+from training.loop import RunError, open_run
+from training.provenance import model_digest, provenance
+from training.recipe import RefitRecipe
+from training.twm.fidelity import measure_pong
+from training.twm.fitting import Fitting
+from training.twm.package import describe_game, pack_model
+
+__all__ = ["refit"]
+
+_SUMMED = ("real_steps", "real_episodes", "policies", "agents_in_the_real_game")  # over the base and what came since
+
+
+def refit(
+    recipe: RefitRecipe, folder: Path, device: str | torch.device = "cpu", checkpoint_seconds: float = 120.0
+) -> Path:
+    """Run a recipe, or go on with a run.
+
+    Args:
+        recipe: What to do.
+        folder: Folder of the run.
+        device: Where to train.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Returns:
+        Folder of the finished snapshot.
+
+    Raises:
+        RunError: If the base is no model of the compact preset of this game, or the folder belongs to another run.
+        ExperienceError: If there is too little experience to train on.
+    """
+    base = load_pretrained(recipe.base)
+    model = _model(recipe, base)
+    open_run(folder, asdict(recipe) | {"base": model_digest(recipe.base)})
+    finished = folder / "snapshot"
+    if finished.exists():
+        return finished
+    scripted = recipe.experience
+    collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
+    collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), folder / "validation")
+    run = Fitting(
+        folder=folder,
+        seed=recipe.seed,
+        experience=Experience.load(folder / "experience", behind=_remembered(base, model)),
+        validation=Experience.load(folder / "validation"),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    run.fit(model.to(device).requires_grad_(True), recipe.dynamics, "dynamics")
+    return _package(recipe, base, model, run, finished)
+
+
+def _model(recipe: RefitRecipe, base: Pretrained) -> TransformerWorldModel:
+    """The model to fit, before anything is recorded for it."""
+    model, environment, before = base.model, base.config.environment, base.config.provenance
+    if not isinstance(model, TransformerWorldModel) or not isinstance(model.observation_model, GridObservationModel):
+        raise RunError(f"base is {recipe.base}, but only models of the compact preset are fitted further.")
+    assert isinstance(environment, AtariConfig)
+    if environment != describe_game(recipe.game, model.config.reward_values):
+        raise RunError(
+            f"base is {recipe.base}, a model of {environment.name} with the options {environment.options} and the packages "
+            f"{environment.packages}, but what is recorded here is plain {recipe.game} of the installed ones."
+        )
+    if untold := [name for name in _SUMMED if name not in before]:
+        raise RunError(f"base is {recipe.base}, whose provenance does not tell {', '.join(untold)}.")
+    return model
+
+
+def _remembered(base: Pretrained, model: TransformerWorldModel) -> list[Episode]:
+    """What the base still has of its recordings, so that it does not forget what agents did: starts from the middle of play."""
+    observations, actions, rewards = base.starts.contexts("anywhere")
+    older = model.observation_shape[0] - 1  # frames of the first stack, whose actions nobody knows
+    episodes = []
+    for stacks, taken, gained in zip(observations.numpy(), actions.numpy(), rewards.numpy(), strict=True):
+        frames = np.concatenate([stacks[0], stacks[1:, -1]])
+        taken = np.concatenate([np.full(older, model.config.num_actions), taken]).astype(np.uint8)
+        gained = np.concatenate([np.zeros(older), gained]).astype(np.float32)
+        episodes.append(Episode(frames, taken, gained, terminated=False, policy="", seed=0))
+    return episodes
+
+
+def _package(recipe: RefitRecipe, base: Pretrained, model: TransformerWorldModel, run: Fitting, target: Path) -> Path:
+    temperature = model.config.temperature if recipe.temperature is None else recipe.temperature
+    packed = pack_model(model, temperature)
+    policy = None if base.config.policy is None else load_policy(recipe.base)
+    told = replace(
+        base.config, id=recipe.id, model=packed.config, provenance=_provenance(recipe, base.config, run.folder)
+    )
+    measured = recipe.game == "Pong"
+    fidelity = measure_pong(Pretrained(packed, base.starts, told), run.validation) if measured else {}
+    write_snapshot(target, told, packed, base.starts, fidelity, replace=True, policy=policy)
+    return target
+
+
+def _provenance(recipe: RefitRecipe, base: SnapshotConfig, folder: Path) -> dict[str, Any]:
+    """What the base was made from and with, and what came since; a recording that it knew is not counted again."""
+    before = base.provenance
+    recorded = None if _knew(base, recipe) else Experience.load(folder / "experience")
+    return {
+        "recipe": asdict(recipe) | {"base": model_digest(recipe.base)},
+        "real_steps": before["real_steps"] + (len(recorded) if recorded else 0),
+        "real_episodes": before["real_episodes"] + (len(recorded.episode_starts) if recorded else 0),
+        "policies": sorted({*before["policies"], *(recorded.policies if recorded else ())}),
+        "agents_in_the_real_game": before["agents_in_the_real_game"],
+        **provenance(),
+        "base": before,
+    }
+
+
+def _knew(base: SnapshotConfig, recipe: RefitRecipe) -> bool:
+    """Whether the base was trained on the very recording: the same steps of the same seed."""
+    recorded = base.provenance.get("recipe", {}).get("experience", {})
+    return (recorded.get("steps"), recorded.get("seed")) == (recipe.experience.steps, recipe.experience.seed)
