@@ -180,9 +180,11 @@ class RefitRecipe:
         temperature: Temperature at which latents are drawn afterwards; None for that of the base.
         experience: What to record. The same steps and seed as the base had are the same recording.
         dynamics: How the dynamics learn.
+        blend: Share of the learned weights of the dynamics in the result; the rest are the base's. Between the two lies what is
+            often better than either (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
 
     Raises:
-        ValueError: If the id is none of a game, or the temperature is negative.
+        ValueError: If the id is none of a game, the temperature is negative, or the share is none.
     """
 
     id: str
@@ -191,11 +193,13 @@ class RefitRecipe:
     temperature: float | None = None
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
+    blend: float = 1.0
 
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         _check_game(self.id)
+        check_ranges(self, shares=("blend",))
         if self.temperature is not None:
             check_ranges(self, not_negative=("temperature",))
 

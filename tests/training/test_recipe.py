@@ -116,6 +116,7 @@ def test_preset_and_temperature_decide_the_model() -> None:
             lambda: RoundsRecipe(last_refits=(DynamicsTraining(),)),
             "count is 0, but last_refits and decoder follow the last round",
         ),
+        (lambda: RefitRecipe("LearnedPong-v0", "base", blend=1.5), r"blend is 1.5, but must lie in \[0, 1\]"),
         (lambda: DynamicsTraining(batch=0), "batch is 0, but must be at least 1"),
         (lambda: DynamicsTraining(self_fed=3.0), r"self_fed is 3.0, but must lie in \[0, 1\]"),
         (lambda: DynamicsTraining(sampling_temperature=0.0), "sampling_temperature is 0.0, but must be above 0"),

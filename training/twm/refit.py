@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from learned_envs.environment import AtariConfig
 from learned_envs.policy import load_policy
@@ -65,7 +66,9 @@ def refit(
         validation=Experience.load(folder / "validation"),
         checkpoint_seconds=checkpoint_seconds,
     )
-    run.fit(model.to(device).requires_grad_(True), recipe.dynamics, "dynamics")
+    before = {name: weights.detach().clone() for name, weights in model.to(device).dynamics.named_parameters()}
+    run.fit(model.requires_grad_(True), recipe.dynamics, "dynamics")
+    _blend(model, before, recipe.blend)
     return _package(recipe, base, model, run, finished)
 
 
@@ -96,6 +99,12 @@ def _remembered(base: Pretrained, model: TransformerWorldModel) -> list[Episode]
         gained = np.concatenate([np.zeros(older), gained]).astype(np.float32)
         episodes.append(Episode(frames, taken, gained, terminated=False, policy="", seed=0))
     return episodes
+
+
+@torch.no_grad()
+def _blend(model: TransformerWorldModel, before: dict[str, Tensor], share: float) -> None:
+    for name, weights in model.dynamics.named_parameters():
+        weights.copy_(before[name].lerp(weights, share))
 
 
 def _package(recipe: RefitRecipe, base: Pretrained, model: TransformerWorldModel, run: Fitting, target: Path) -> Path:

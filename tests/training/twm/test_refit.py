@@ -92,6 +92,15 @@ def test_only_the_dynamics_change(tmp_path: Path, run: Path) -> None:
     assert env.step(0)[0] in env.observation_space
 
 
+def test_weights_lie_between_those_of_before_and_after(tmp_path: Path, run: Path) -> None:
+    recipe = _recipe(base := _base(tmp_path / "base"))
+    between = refit(replace(recipe, blend=0.25), Path(shutil.copytree(run, tmp_path / "between")))
+    first, mixed, last = (load_file(each / "model.safetensors") for each in (base, between, refit(recipe, run)))
+    for name in first:
+        expected = 0.75 * first[name].float() + 0.25 * last[name].float()
+        torch.testing.assert_close(mixed[name].float(), expected, atol=2e-3, rtol=2e-3, msg=name)
+
+
 def test_latents_are_drawn_at_the_temperature_of_the_base_or_of_the_recipe(tmp_path: Path, run: Path) -> None:
     recipe = _recipe(_base(tmp_path / "base"))
     other = shutil.copytree(run, tmp_path / "other")
