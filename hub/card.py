@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ environment (`learned_envs.make_real`)."""
 def _origin(config: SnapshotConfig) -> str:
     real = config.environment
     packages = ", ".join(f"{name} {version}" for name, version in real.packages.items()) or "none recorded"
-    trained = f" Trained by `{_command(config)}`." if config.id in CATALOG else ""
+    trained = f" Trained by {_commands(config)}." if config.id in CATALOG else ""
     return f"""## Where it comes from
 
 Family `{config.family}`, learned from {real.name} ({real.kind}; packages: {packages}); rewards: {real.reward}; episodes of
@@ -188,12 +189,15 @@ at most {real.max_episode_steps:,} steps.{trained}
 ```"""
 
 
-def _command(config: SnapshotConfig) -> str:
+def _commands(config: SnapshotConfig) -> str:
     """What makes such a model."""
+    base = config.provenance.get("base")  # of a model that was fitted further
+    if isinstance(base, dict):
+        return f"{_commands(replace(config, provenance=base))}, and further by `{config.provenance.get('command')}`"
     run = config.provenance.get("atari100k")
     if not isinstance(run, dict):
-        return CATALOG[config.id].recipe
-    return f"python -m training atari100k --game {config.environment.name} --preset {run.get('preset')}"
+        return f"`{CATALOG[config.id].recipe}`"
+    return f"`python -m training atari100k --game {config.environment.name} --preset {run.get('preset')}`"
 
 
 def read_card(folder: Path) -> ModelCardData:

@@ -340,14 +340,18 @@ def test_card_is_metadata_and_a_page(built: Path) -> None:
 
 
 def test_card_names_the_command_that_trained_it(tmp_path: Path) -> None:
-    recipe, run = tmp_path / "recipe", tmp_path / "run"
+    recipe, run, further = tmp_path / "recipe", tmp_path / "run", tmp_path / "further"
     write_tiny_snapshot(recipe, "compact", "LearnedPong-v0")
     model = tiny_model("faithful")
     told = {"atari100k": {"preset": "faithful", "score": 13.1}}
     config = replace(tiny_snapshot_config(model.config, "LearnedPong-v0"), provenance=told)
     write_snapshot(run, config, model, tiny_starts(model.config), {})
+    refitted = {"command": "python -m training refit --recipe mine", "base": {"made": "by the recipe"}}
+    write_snapshot(further, replace(config, provenance=refitted), model, tiny_starts(model.config), {})
     assert "Trained by `python -m training twm --recipe pong`." in write_card(recipe).read_text()
     assert "Trained by `python -m training atari100k --game Pong --preset faithful`." in write_card(run).read_text()
+    both = "by `python -m training twm --recipe pong`, and further by `python -m training refit --recipe mine`."
+    assert both in write_card(further).read_text()
 
 
 # Catalogue
