@@ -16,6 +16,7 @@ pytest.importorskip("ale_py", reason="a run records real experience")
 
 import training.recipe
 import training.twm.fidelity
+import training.twm.fitting
 import training.twm.run
 from learned_envs.fidelity.free_running import pong_free_running
 from learned_envs.policy import load_policy
@@ -169,14 +170,19 @@ def test_finished_run_may_be_moved_and_is_left_alone(tmp_path: Path) -> None:
 
 def test_interrupted_run_makes_the_same_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(RECIPE, tmp_path / "whole")
-    followed_by = {"observation": "encode_all", "dynamics": "train_ppo", "refit-2": "measure_pong"}
-    for name, stage in followed_by.items():
+    run, fitting = training.twm.run, training.twm.fitting
+    followed_by = {
+        "observation": (fitting, "encode_all"),
+        "dynamics": (run, "train_ppo"),
+        "refit-2": (run, "measure_pong"),
+    }
+    for name, (module, stage) in followed_by.items():
 
         def interrupt(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(training.twm.run, stage, interrupt)
+            patch.setattr(module, stage, interrupt)
             train(RECIPE, tmp_path / "parts")
         assert (tmp_path / "parts" / f"{name}.pt").is_file()
     resumed = train(RECIPE, tmp_path / "parts")
