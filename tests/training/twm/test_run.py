@@ -57,13 +57,15 @@ TOO_LITTLE = replace(RECIPE, experience=ExperienceRecipe(steps=16 * 80, validati
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small models, measured briefly."""
+    """Small models with few starts, measured briefly."""
 
     def compact(num_actions: int, reward_values: tuple[float, ...]) -> Any:
         return replace(tiny_config("compact"), num_actions=num_actions, reward_values=reward_values)
 
     monkeypatch.setattr(training.recipe, "compact", compact)
     monkeypatch.setattr(training.recipe, "faithful", lambda count: replace(tiny_config("faithful"), num_actions=count))
+    starts = partial(training.twm.run.start_bank, initial=8, anywhere=16)  # packing 512 takes longer than all else
+    monkeypatch.setattr(training.twm.run, "start_bank", starts)
     measure = training.twm.run.measure_pong
     monkeypatch.setattr(training.twm.run, "measure_pong", partial(measure, rollouts=4, games=1))
     monkeypatch.setattr(training.twm.fidelity, "pong_free_running", partial(pong_free_running, steps=10))
