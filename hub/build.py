@@ -46,9 +46,8 @@ def build(source: Path, out: Path, repository: str | None = None, license: str |
     with _current(folder) as current:
         snapshot = read_snapshot(current)
         config = replace(snapshot.config, provenance=_provenance(snapshot, run))
-        in_place = (
-            out.resolve() == folder.resolve()
-        )  # it was read, so it is ours; a development version has no manifest
+        # What was read is ours, though a development version has no manifest.
+        in_place = out.resolve() == folder.resolve()
         with new_folder(out, replace=True, ours=ALL, known_by=None if in_place else MANIFEST) as partial:
             policy = None if config.policy is None else read_policy(snapshot)
             parts = config, snapshot.model, snapshot.starts, snapshot.fidelity

@@ -1,4 +1,4 @@
-"""Fit the dynamics, again and again, to recordings that grow."""
+"""Record, and fit the dynamics, again and again, to recordings that grow."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,14 +8,33 @@ import torch
 
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
+from training.collect import CollectConfig, collect
 from training.experience import Experience
 from training.loop import run_stage
+from training.recipe import ExperienceRecipe
 from training.twm.dynamics import DynamicsStage, DynamicsTraining, encode_all
 from training.twm.fidelity import open_loop_picture, recording
 from training.twm.moves import encode_moved
 from training.twm.replay import Replay
 
-__all__ = ["Fitting"]
+__all__ = ["Fitting", "record"]
+
+
+def record(game: str, recipe: ExperienceRecipe, folder: Path) -> tuple[Path, Path]:
+    """Record what a recipe asks for, or what is left of it.
+
+    Args:
+        game: ALE name.
+        recipe: How much, and from which seeds.
+        folder: Folder of the run.
+
+    Returns:
+        The recordings to learn from, and to measure with.
+    """
+    experience, validation = folder / "experience", folder / "validation"
+    collect(CollectConfig(game, recipe.steps, recipe.seed), experience)
+    collect(CollectConfig(game, recipe.validation_steps, recipe.validation_seed), validation)
+    return experience, validation
 
 
 @dataclass(kw_only=True)

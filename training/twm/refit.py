@@ -18,13 +18,12 @@ from learned_envs.pretrained import Pretrained, load_pretrained
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
-from training.collect import CollectConfig, collect
 from training.experience import Episode, Experience
 from training.loop import RunError, open_run
 from training.provenance import model_digest, provenance
 from training.recipe import RefitRecipe
 from training.twm.fidelity import measure_pong
-from training.twm.fitting import Fitting
+from training.twm.fitting import Fitting, record
 from training.twm.package import describe_game, pack_model
 
 __all__ = ["refit"]
@@ -56,14 +55,12 @@ def refit(
     finished = folder / "snapshot"
     if finished.exists():
         return finished
-    scripted = recipe.experience
-    collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
-    collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), folder / "validation")
+    experience, validation = record(recipe.game, recipe.experience, folder)
     run = Fitting(
         folder=folder,
         seed=recipe.seed,
-        experience=Experience.load(folder / "experience", behind=_remembered(base, model)),
-        validation=Experience.load(folder / "validation"),
+        experience=Experience.load(experience, behind=_remembered(base, model)),
+        validation=Experience.load(validation),
         checkpoint_seconds=checkpoint_seconds,
     )
     before = {name: weights.detach().clone() for name, weights in model.to(device).dynamics.named_parameters()}

@@ -23,7 +23,7 @@ from training.loop import open_run, run_stage
 from training.provenance import provenance
 from training.recipe import TwmRecipe
 from training.twm.fidelity import measure_pong, recording
-from training.twm.fitting import Fitting
+from training.twm.fitting import Fitting, record
 from training.twm.joint import JointStage
 from training.twm.observation import DecoderStage, ObservationStage
 from training.twm.package import describe_game, pack_agent, pack_model, reward_classes, start_bank
@@ -53,14 +53,12 @@ def train(
     finished = folder / "snapshot"
     if finished.exists():
         return finished
-    scripted, unseen = recipe.experience, folder / "validation"
-    collect(CollectConfig(recipe.game, scripted.steps, scripted.seed), folder / "experience")
-    collect(CollectConfig(recipe.game, scripted.validation_steps, scripted.validation_seed), unseen)
+    experience, unseen = record(recipe.game, recipe.experience, folder)
     run = _Run(
         recipe=recipe,
         folder=folder,
         seed=recipe.seed,
-        experience=Experience.load(folder / "experience"),
+        experience=Experience.load(experience),
         validation=Experience.load(unseen),
         checkpoint_seconds=checkpoint_seconds,
     )
