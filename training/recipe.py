@@ -170,6 +170,31 @@ class TwmRecipe:
 
 
 @dataclass(frozen=True)
+class AgentRecipe:
+    """How a new agent learns in a finished model, which it then comes with.
+
+    Args:
+        starts: Where imagined episodes begin; see `PpoRun`.
+        horizon: Steps after which imagined episodes are truncated; left out, as in the real game.
+        num_envs: Imagined games side by side.
+        actions: Actions that it takes, by their words; left out, all.
+        ppo: How it learns.
+
+    Raises:
+        ValueError: If a number lies outside its range.
+    """
+
+    starts: StartKind = "initial"
+    horizon: int | None = None
+    num_envs: int = 64
+    actions: tuple[str, ...] = ()
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, counts=("num_envs",) if self.horizon is None else ("num_envs", "horizon"))
+
+
+@dataclass(frozen=True)
 class RefitRecipe:
     """How the dynamics of a finished model of a game are fitted further.
 
@@ -182,6 +207,7 @@ class RefitRecipe:
         dynamics: How the dynamics learn.
         blend: Share of the learned weights of the dynamics in the result; the rest are the base's. Between the two lies what is
             often better than either (Wortsman et al., Robust Fine-Tuning of Zero-Shot Models, CVPR 2022).
+        agent: How a new agent learns in what comes of that, to come with it; left out, that of the base does.
 
     Raises:
         ValueError: If the id is none of a game, the temperature is negative, or the share is none.
@@ -194,6 +220,7 @@ class RefitRecipe:
     experience: ExperienceRecipe = field(default_factory=ExperienceRecipe)
     dynamics: DynamicsTraining = field(default_factory=DynamicsTraining)
     blend: float = 1.0
+    agent: AgentRecipe | None = None
 
     __pydantic_config__ = _STRICT
 

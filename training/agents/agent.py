@@ -1,6 +1,7 @@
 """What PPO trains: a policy and a value on one network. On disk: safetensors, and in their header what it is, as JSON."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from training.precision import has_bfloat16, mixed_precision
 __all__ = ["Agent", "AgentConfig", "AgentError", "Moments", "load_agent", "save_agent"]
 
 _FORMAT = "learned_envs agent 1"
+_NEVER = -1e4  # log-probability of what is never done: the probability is 0 exactly, and no gradient changes that
 
 
 class AgentError(ValueError):
@@ -167,6 +169,25 @@ class Agent(nn.Module):
             return actions
         assert isinstance(self.low, Tensor) and isinstance(self.high, Tensor)
         return self.low + (actions.clamp(-1, 1) + 1) / 2 * (self.high - self.low)
+
+    @torch.no_grad()
+    def take_only(self, actions: Collection[int]) -> None:
+        """Never take any other action than these, however long the agent learns.
+
+        Args:
+            actions: At least one of 0 to ``config.num_actions`` - 1.
+
+        Raises:
+            AgentError: If there is none, or one that the agent does not have.
+        """
+        if not actions or not set(actions) <= set(range(self.config.num_actions)):
+            raise AgentError(
+                f"The agent can be kept to some of its actions 0 to {self.config.num_actions - 1}, not to {sorted(actions)}."
+                if self.config.num_actions
+                else "The agent's actions are numbers: it cannot be kept to some of them."
+            )
+        others = [action for action in range(self.config.num_actions) if action not in actions]
+        self.actor.bias[others] = _NEVER
 
     def check_fits(self, observations: gym.Space, actions: gym.Space) -> None:
         """Refuse spaces of another environment.

@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from learned_envs.device import parse_device
 from learned_envs.envs.real.control import SystemVectorEnv
-from learned_envs.envs.real.twin import make_real_vec
+from learned_envs.envs.real.twin import make_real, make_real_vec
 from learned_envs.envs.vector import LearnedVectorEnv
 from learned_envs.files import write_json
 from learned_envs.starts import StartKind
@@ -24,7 +24,7 @@ from training.loop import open_run, read_json, run_stage
 from training.provenance import digest, model_digest, provenance
 from training.ranges import check_ranges
 
-__all__ = ["PpoRun", "train_ppo"]
+__all__ = ["PpoRun", "earned", "train_ppo"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class PpoRun:
         starts: Where imagined episodes begin: "initial" at the beginnings of real ones, "anywhere" in recorded play.
         max_episode_steps: Steps after which imagined episodes are truncated; left out, as in the real environment.
         agent: Agent to go on from; left out, a new one.
+        actions: Actions of a game that a new agent takes, by their words, such as NOOP RIGHT LEFT; left out, all.
         channels: Channels of the convolutions of a new agent.
         hidden: Width of a new agent.
         bf16: Whether a new agent computes in bfloat16 where the device has it, twice as fast on newer CPUs.
@@ -54,12 +55,15 @@ class PpoRun:
     starts: StartKind = "initial"
     max_episode_steps: int | None = None
     agent: str | None = None
+    actions: tuple[str, ...] = ()
     channels: tuple[int, int, int] = (16, 32, 32)
     hidden: int = 256
     bf16: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self, counts=("num_envs", "hidden"))
+        if self.agent is not None and self.actions:
+            raise ValueError("actions are of a new agent: leave them out where an agent goes on.")
         if self.real and (self.starts != "initial" or self.max_episode_steps is not None):
             raise ValueError("starts and max_episode_steps are of imagined episodes: leave them out with real.")
 
@@ -89,12 +93,15 @@ class PpoRun:
         """Who is trained.
 
         Raises:
-            AgentError: If an agent that exists does not fit the environments.
+            AgentError: If an agent that exists does not fit the environments, or an action is unknown.
         """
         sizes = {"channels": self.channels, "hidden": self.hidden, "bf16": self.bf16}
         spaces = envs.single_observation_space, envs.single_action_space
         if self.agent is None:
-            return Agent(AgentConfig.of(*spaces, **sizes))
+            agent = Agent(AgentConfig.of(*spaces, **sizes))
+            if self.actions:
+                agent.take_only(_numbers(self.actions, self.id))
+            return agent
         agent = load_agent(Path(self.agent))
         agent.check_fits(*spaces)
         return agent
@@ -144,6 +151,22 @@ def train_ppo(
     for each in (envs, judges):
         each.close()
     return read_json(path)
+
+
+def earned(result: dict[str, Any]) -> dict[str, float]:
+    """What an agent earned at last, in short: steps before that, mean, standard deviation and number of episodes."""
+    return {name: result["evaluations"][-1][name] for name in ("steps", "mean", "sd", "episodes")}
+
+
+def _numbers(actions: tuple[str, ...], id: str) -> set[int]:
+    """The numbers that a game has for actions."""
+    game = make_real(id)
+    words = game.unwrapped.get_action_meanings() if hasattr(game.unwrapped, "get_action_meanings") else []  # type: ignore[attr-defined]
+    game.close()
+    if unknown := sorted(set(actions) - set(words)):
+        known = f"those of {id} are {', '.join(words)}" if words else f"those of {id} have no words"
+        raise AgentError(f"There is no action {', '.join(unknown)}: {known}.")
+    return {words.index(action) for action in actions}
 
 
 def _truncation_ends(run: PpoRun, config: PpoConfig, twin: VectorEnv) -> bool:

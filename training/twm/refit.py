@@ -1,7 +1,7 @@
-"""Fit a finished world model of a game further: record, fit, measure, package.
+"""Fit a finished world model of a game further: record, fit, train an agent in it, measure, package.
 
-``python -m training refit --recipe pong-refit``. Codes, recorded starts and the agent that comes with the model stay as they
-are; only the dynamics learn, from what is recorded and from the recorded starts.
+``python -m training refit --recipe pong-refit``. Codes and recorded starts stay as they are; only the dynamics learn, from what
+is recorded and from the recorded starts. The agent that comes with the model is a new one, or that of before.
 """
 
 from dataclasses import asdict, replace
@@ -13,18 +13,20 @@ import torch
 from torch import Tensor
 
 from learned_envs.environment import AtariConfig
-from learned_envs.policy import load_policy
+from learned_envs.policy import Policy, load_policy
 from learned_envs.pretrained import Pretrained, load_pretrained
 from learned_envs.snapshot import SnapshotConfig, write_snapshot
 from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
+from training.agents.agent import load_agent
+from training.agents.run import PpoRun, earned, train_ppo
 from training.experience import Episode, Experience
 from training.loop import RunError, open_run
 from training.provenance import model_digest, provenance
-from training.recipe import RefitRecipe
+from training.recipe import AgentRecipe, RefitRecipe
 from training.twm.fidelity import measure_pong
 from training.twm.fitting import Fitting, record
-from training.twm.package import describe_game, pack_model
+from training.twm.package import describe_game, pack_agent, pack_model
 
 __all__ = ["refit"]
 
@@ -66,7 +68,16 @@ def refit(
     before = {name: weights.detach().clone() for name, weights in model.to(device).dynamics.named_parameters()}
     run.fit(model.requires_grad_(True), recipe.dynamics, "dynamics")
     _blend(model, before, recipe.blend)
-    return _package(recipe, base, model, run, finished)
+    packed = pack_model(model, model.config.temperature if recipe.temperature is None else recipe.temperature)
+    told = replace(base.config, id=recipe.id, model=packed.config, provenance=_provenance(recipe, base.config, folder))
+    result = Pretrained(packed, base.starts, told)
+    if recipe.agent is None:
+        policy = None if base.config.policy is None else load_policy(recipe.base)
+    else:
+        result, policy = _train_agent(recipe, recipe.agent, result, run, device)
+    fidelity = measure_pong(result, run.validation) if recipe.game == "Pong" else {}
+    write_snapshot(finished, result.config, packed, base.starts, fidelity, replace=True, policy=policy)
+    return finished
 
 
 def _model(recipe: RefitRecipe, base: Pretrained) -> TransformerWorldModel:
@@ -104,17 +115,28 @@ def _blend(model: TransformerWorldModel, before: dict[str, Tensor], share: float
         weights.copy_(before[name].lerp(weights, share))
 
 
-def _package(recipe: RefitRecipe, base: Pretrained, model: TransformerWorldModel, run: Fitting, target: Path) -> Path:
-    temperature = model.config.temperature if recipe.temperature is None else recipe.temperature
-    packed = pack_model(model, temperature)
-    policy = None if base.config.policy is None else load_policy(recipe.base)
-    told = replace(
-        base.config, id=recipe.id, model=packed.config, provenance=_provenance(recipe, base.config, run.folder)
+def _train_agent(
+    recipe: RefitRecipe, agent: AgentRecipe, finished: Pretrained, run: Fitting, device: str | torch.device
+) -> tuple[Pretrained, Policy]:
+    """Train a new agent in the finished model; the model, which now tells of it, and the agent."""
+    folder, told = run.folder / "final", replace(finished.config, policy=None)
+    if not (folder / "snapshot").exists():
+        write_snapshot(folder / "snapshot", told, finished.model, finished.starts, {})
+    description = PpoRun(
+        id=str(folder / "snapshot"),
+        num_envs=agent.num_envs,
+        seed=recipe.seed,
+        starts=agent.starts,
+        max_episode_steps=agent.horizon,
+        actions=agent.actions,
+        bf16=True,
     )
-    measured = recipe.game == "Pong"
-    fidelity = measure_pong(Pretrained(packed, base.starts, told), run.validation) if measured else {}
-    write_snapshot(target, told, packed, base.starts, fidelity, replace=True, policy=policy)
-    return target
+    result = train_ppo(description, agent.ppo, folder / "agent", str(device), run.checkpoint_seconds)
+    assert isinstance(finished.model, TransformerWorldModel)
+    policy = pack_agent(load_agent(folder / "agent" / "agent.safetensors"), finished.model)
+    agents = [*told.provenance["agents_in_the_real_game"], earned(result)]
+    told = replace(told, policy=policy.config, provenance=told.provenance | {"agents_in_the_real_game": agents})
+    return replace(finished, config=told), policy
 
 
 def _provenance(recipe: RefitRecipe, base: SnapshotConfig, folder: Path) -> dict[str, Any]:

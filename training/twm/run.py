@@ -16,7 +16,7 @@ from learned_envs.twm.observation_model import GridObservationModel
 from learned_envs.twm.world_model import TransformerWorldModel
 from training.agents.agent import load_agent
 from training.agents.ppo import PpoConfig
-from training.agents.run import PpoRun, train_ppo
+from training.agents.run import PpoRun, earned, train_ppo
 from training.collect import CollectConfig, collect
 from training.experience import Experience
 from training.loop import open_run, run_stage
@@ -148,8 +148,7 @@ def _train_agent(model: TransformerWorldModel, run: _Run, folder: Path, ppo: Ppo
     )
     device = str(model.reward_values.device)
     result = train_ppo(description, ppo, folder / "agent", device, run.checkpoint_seconds)
-    last_evaluation = result["evaluations"][-1]
-    run.agents.append({name: last_evaluation[name] for name in ("steps", "mean", "sd", "episodes")})
+    run.agents.append(earned(result))
     run.agent = folder / "agent" / "agent.safetensors"
 
 

@@ -48,6 +48,30 @@ def test_agent_is_the_same_after_it_was_kept(config: AgentConfig, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["agent.safetensors"]
 
 
+def test_agent_that_is_kept_to_some_actions_takes_no_others_however_it_learns() -> None:
+    agent = Agent(PICTURES)
+    agent.take_only({0, 2, 3})
+    seen = torch.randint(256, (200, 4, 64, 64), dtype=torch.uint8)
+    optimizer = torch.optim.Adam(agent.parameters(), 1e-2)
+    distribution, _ = agent(seen)
+    for _ in range(5):  # as far from its actions as it can
+        assert torch.isfinite(distribution.entropy()).all() and distribution.entropy().max() <= np.log(3) + 1e-5
+        optimizer.zero_grad()
+        distribution.log_prob(torch.randint(2, 4, (200,))).mean().backward()
+        optimizer.step()
+        distribution, _ = agent(seen)
+    assert distribution.probs[:, [1, 4, 5]].max() == 0
+    assert set(agent.act(seen).tolist()) <= {0, 2, 3}
+
+
+@pytest.mark.parametrize("actions", [set(), {6}, {-1, 0}])
+def test_agent_cannot_be_kept_to_actions_that_it_does_not_have(actions: set[int]) -> None:
+    with pytest.raises(AgentError, match="some of its actions 0 to 5"):
+        Agent(PICTURES).take_only(actions)
+    with pytest.raises(AgentError, match="are numbers"):
+        Agent(NUMBERS).take_only({0})
+
+
 def test_files_that_hold_no_agent_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.safetensors"
     with pytest.raises(AgentError, match="Train one: python -m training ppo"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny import CONTROL_HORIZON
 from training.agents.agent import AgentError, load_agent
@@ -38,6 +39,30 @@ def test_training_goes_on_from_an_agent_that_fits(tiny_snapshots: dict[str, Path
     assert load_agent(tmp_path / "second" / "agent.safetensors").config.hidden == 16
     with pytest.raises(AgentError, match="trained for another"):
         train_ppo(PpoRun(str(tiny_snapshots["markov-mlp"]), num_envs=2, agent=path), CONFIG, tmp_path / "third")
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_new_agent_takes_the_actions_that_it_is_told(
+    tiny_snapshots: dict[str, Path], tmp_path: Path, real: bool
+) -> None:
+    pytest.importorskip("ale_py", reason="the words of a game's actions are its emulator's")
+    run = PpoRun("LearnedPong-v0" if real else str(tiny_snapshots["compact"]), num_envs=2, real=real, hidden=16)
+    run = replace(run, actions=("NOOP", "RIGHT"))
+    envs = run.make_envs(torch.device("cpu"))
+    agent = run.make_agent(envs)
+    assert set(agent.act(torch.randint(256, (100, 4, 64, 64), dtype=torch.uint8)).tolist()) == {0, 2}
+    with pytest.raises(AgentError, match=r"There is no action JUMP: .* NOOP, FIRE, RIGHT"):
+        replace(run, actions=("NOOP", "JUMP")).make_agent(envs)
+    envs.close()
+
+
+def test_actions_that_an_agent_cannot_be_told_are_refused(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:
+    run = PpoRun(str(tiny_snapshots["markov-mlp"]), num_envs=2, hidden=16, actions=("NOOP",))
+    with pytest.raises(AgentError, match="have no words"):
+        train_ppo(run, CONFIG, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="actions are of a new agent"):
+        replace(run, agent="agent.safetensors")
 
 
 def test_ends_that_mean_different_things_are_refused(tiny_snapshots: dict[str, Path], tmp_path: Path) -> None:

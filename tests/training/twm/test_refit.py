@@ -18,15 +18,17 @@ import training.twm.fidelity
 import training.twm.fitting
 import training.twm.refit
 from learned_envs.fidelity.free_running import pong_free_running
-from learned_envs.policy import Policy, PolicyConfig
+from learned_envs.policy import Policy, PolicyConfig, load_policy
 from learned_envs.pretrained import load_pretrained
 from learned_envs.snapshot import SnapshotConfig, read_snapshot, write_snapshot
 from learned_envs.twm.config import TwmConfig
 from tests.tiny import tiny_config, tiny_model, tiny_starts, write_tiny_snapshot
+from training.agents.ppo import PpoConfig
 from training.collect import CollectConfig, collect
 from training.experience import Experience
 from training.loop import RunError
-from training.recipe import ExperienceRecipe, RefitRecipe
+from training.provenance import model_digest
+from training.recipe import AgentRecipe, ExperienceRecipe, RefitRecipe
 from training.twm.dynamics import DynamicsTraining
 from training.twm.package import describe_game
 from training.twm.refit import refit
@@ -99,6 +101,21 @@ def test_weights_lie_between_those_of_before_and_after(tmp_path: Path, run: Path
     for name in first:
         expected = 0.75 * first[name].float() + 0.25 * last[name].float()
         torch.testing.assert_close(mixed[name].float(), expected, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def test_new_agent_learns_in_the_fitted_model_and_comes_with_it(tmp_path: Path, run: Path) -> None:
+    learning = PpoConfig(2 * 2 * 4, rollout=4, minibatch=8, epochs=1, evaluation_episodes=1)
+    agent = AgentRecipe("anywhere", 3, num_envs=2, actions=("RIGHT", "LEFT"), ppo=learning)
+    snapshot = refit(replace(_recipe(_base(tmp_path / "base")), agent=agent), run)
+    trained_in, asked = run / "final/snapshot", json.loads((run / "final/agent/run.json").read_text())
+    assert asked["id"] == model_digest(str(trained_in)) and asked["max_episode_steps"] == 3
+    for name in ("model.safetensors", "starts.safetensors"):
+        assert (trained_in / name).read_bytes() == (snapshot / name).read_bytes(), name
+    policy = load_policy(str(snapshot))
+    seen = torch.randint(256, (50, *policy.model.observation_shape), dtype=torch.uint8)
+    assert set(policy.predict(seen)[0].tolist()) == {2, 3}
+    told = read_snapshot(snapshot).config.provenance["agents_in_the_real_game"]
+    assert [each["steps"] for each in told] == [9, 16] and told[-1]["episodes"] == 1
 
 
 def test_latents_are_drawn_at_the_temperature_of_the_base_or_of_the_recipe(tmp_path: Path, run: Path) -> None:
