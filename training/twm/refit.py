@@ -48,7 +48,8 @@ def refit(
         Folder of the finished snapshot.
 
     Raises:
-        RunError: If the base is no model of the compact preset of this game, or the folder belongs to another run.
+        RunError: If the base is no model of the compact preset of this game, the agent is to take an action that the game does
+            not have, or the folder belongs to another run.
         ExperienceError: If there is too little experience to train on.
     """
     base = load_pretrained(recipe.base)
@@ -90,6 +91,11 @@ def _model(recipe: RefitRecipe, base: Pretrained) -> TransformerWorldModel:
         raise RunError(
             f"base is {recipe.base}, a model of {environment.name} with the options {environment.options} and the packages "
             f"{environment.packages}, but what is recorded here is plain {recipe.game} of the installed ones."
+        )
+    wanted = () if recipe.agent is None else recipe.agent.actions
+    if unknown := sorted(set(wanted) - set(environment.action_meanings)):  # complains now, not when all is fitted
+        raise RunError(
+            f"agent.actions names {', '.join(unknown)}, but {recipe.game} has {', '.join(environment.action_meanings)}."
         )
     if untold := [name for name in _SUMMED if name not in before]:
         raise RunError(f"base is {recipe.base}, whose provenance does not tell {', '.join(untold)}.")

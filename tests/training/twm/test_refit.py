@@ -201,7 +201,11 @@ def test_base_that_does_not_tell_its_steps_is_refused(tmp_path: Path) -> None:
     _refused(base, "provenance does not tell real_steps")
 
 
-def _refused(base: Path, reason: str) -> None:
+def test_agent_of_unknown_actions_is_refused_before_anything_is_fitted(tmp_path: Path) -> None:
+    _refused(_base(tmp_path / "base"), "agent.actions names JUMP, but Pong has NOOP", AgentRecipe(actions=("JUMP",)))
+
+
+def _refused(base: Path, reason: str, agent: AgentRecipe | None = None) -> None:
     with pytest.raises(RunError, match=reason):
-        refit(_recipe(base), base.parent / "run")
+        refit(replace(_recipe(base), agent=agent), base.parent / "run")
     assert not (base.parent / "run").exists()
