@@ -30,9 +30,11 @@ def main(
     plan = torch.zeros(horizon, num_envs, width, requires_grad=True)
     for update in range(updates):
         envs.reset(seed=0)  # the same starts and the same noise
-        total = torch.zeros(num_envs)
+        total, alive = torch.zeros(num_envs), torch.ones(num_envs)
         for step in plan:
-            total = total + envs.step(step.softmax(-1) if discrete else step.tanh())[1]
+            _, reward, terminated, truncated, _ = envs.step(step.softmax(-1) if discrete else step.tanh())
+            total = total + alive * reward
+            alive = alive * ~(terminated | truncated)  # what follows is another episode
         (gradient,) = torch.autograd.grad(total.sum(), plan)
         with torch.no_grad():
             plan += rate * gradient / gradient.norm().clamp_min(1e-8)

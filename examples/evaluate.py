@@ -19,8 +19,8 @@ def follow_the_ball(observations: np.ndarray) -> np.ndarray:
     return np.where(below > 2, 3, np.where(below < -2, 2, 0))
 
 
-def play(envs: VectorEnv, policy: Callable[[np.ndarray], np.ndarray], steps: int) -> np.ndarray:
-    """Points of every episode that ends within so many steps, or of those that were begun, if none does."""
+def play(envs: VectorEnv, policy: Callable[[np.ndarray], np.ndarray], steps: int) -> tuple[np.ndarray, str]:
+    """Points of every episode that ends within so many steps, or of those that were begun, if none does; and which they are."""
     envs = RecordEpisodeStatistics(envs)
     observations, _ = envs.reset(seed=0)
     returns: list[float] = []
@@ -30,7 +30,7 @@ def play(envs: VectorEnv, policy: Callable[[np.ndarray], np.ndarray], steps: int
         gained += rewards
         if "episode" in infos:
             returns += infos["episode"]["r"][infos["_episode"]].tolist()
-    return np.array(returns or gained)
+    return (np.array(returns), "whole episodes") if returns else (gained, "episodes so far")
 
 
 def main(id: str = "LearnedPong-v0", num_envs: int = 8, steps: int = 2000) -> None:
@@ -43,8 +43,8 @@ def main(id: str = "LearnedPong-v0", num_envs: int = 8, steps: int = 2000) -> No
     """
     learned = gym.make_vec(id, num_envs=num_envs)
     for name, envs in {"imagined": learned, "real": learned_envs.make_real_vec(id, num_envs)}.items():
-        returns = play(envs, follow_the_ball, steps)
-        print(f"{name}: {returns.mean():+.1f} ± {returns.std():.1f} points in {len(returns)} episodes")
+        returns, which = play(envs, follow_the_ball, steps)
+        print(f"{name}: {returns.mean():+.1f} ± {returns.std():.1f} points in {len(returns)} {which}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 Importing it is cheap: it names things and loads none.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "CatalogEntry",
     "entry",
     "list_envs",
+    "nearest",
     "register_all",
     "register_id",
     "repository_of",
@@ -113,11 +116,19 @@ def entry(id: str) -> CatalogEntry:
     """
     if id in CATALOG:
         return CATALOG[id]
-    import difflib
-
-    near = difflib.get_close_matches(id, CATALOG, n=3, cutoff=0.4)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "List the ids with: learned-envs list"
+    near = nearest(id)
+    hint = f"Did you mean {near}?" if near else "List the ids with: learned-envs list"
     raise gym.error.NameNotFound(f"There is no learned environment {id!r}. {hint}")
+
+
+def nearest(name: str, among: Iterable[str] = ()) -> str:
+    """The ids that somebody may have meant, joined by "or"; empty if none is like what was said.
+
+    Args:
+        name: What was said.
+        among: Ids beside those of the catalogue.
+    """
+    return " or ".join(get_close_matches(name, [*CATALOG, *among], n=3, cutoff=0.4))
 
 
 def list_envs() -> list[str]:

@@ -159,8 +159,8 @@ def transfer(
         n_envs: Environments side by side; by default what suits the agent.
         evaluations: How often each agent is judged, at even distances.
         episodes: Episodes in imagination and in reality of each evaluation.
-        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from, if
-            those are fewer, and with as many steps as in imagination.
+        baselines: Train the same agent in the real environment too: with as many real steps as the model was made from,
+            and with as many steps as in imagination.
         device: Where agents and the learned environment compute, such as cpu or cuda.
         out: Folder for the table, the plot, the returns and the agents; by default transfer_out/ID-AGENT.
         revision: Branch, tag or commit on the Hub.

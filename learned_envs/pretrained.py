@@ -1,7 +1,6 @@
 """From a name to a trained model: in a folder, bundled with the package, in the cache, or on the Hugging Face Hub."""
 
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from learned_envs.catalog import BUNDLED, CATALOG, register_id, repository_of
+from learned_envs.catalog import BUNDLED, CATALOG, nearest, register_id, repository_of
 from learned_envs.device import parse_device
 from learned_envs.download import download, is_repository
 from learned_envs.environment import SystemConfig
@@ -81,7 +80,11 @@ class Pretrained:
         real = self.config.environment.max_episode_steps
         if max_episode_steps is None:
             return real
-        return max_episode_steps if self.system is None else min(max_episode_steps, real)
+        if self.system is None or not isinstance(
+            max_episode_steps, int | np.integer
+        ):  # the environment refuses the latter
+            return max_episode_steps
+        return min(int(max_episode_steps), real)
 
 
 def load(
@@ -183,8 +186,10 @@ def find_snapshot(name: str | Path, revision: str | None = None, local_files_onl
     Raises:
         MissingModelError: If it is not to be had.
         SnapshotError: If what the Hub has is no snapshot, or is damaged.
-        ValueError: If a revision of a folder is asked for.
+        ValueError: If a revision of a folder is asked for, or the name is none.
     """
+    if not isinstance(name, str | Path):
+        raise ValueError(f"name is {name!r}, expected an id, a folder of a snapshot, or a repository on the Hub.")
     folder = _local_folder(name)
     if folder is not None and revision is not None:
         raise ValueError(
@@ -201,8 +206,8 @@ def find_snapshot(name: str | Path, revision: str | None = None, local_files_onl
             return download(name, revision, local_files_only)
         except MissingModelError as error:
             raise MissingModelError(f"{error} Nor is there a folder {name!r} here.") from error
-    near = get_close_matches(name, [*CATALOG, *_registered], n=1)
-    hint = f"did you mean {near[0]}?" if near else "list them with: learned-envs list"
+    near = nearest(name, _registered)
+    hint = f"did you mean {near}?" if near else "list them with: learned-envs list"
     raise MissingModelError(
         f"No model {name!r}: it is neither an id ({hint}) nor the folder of a snapshot, nor a repository on the Hub "
         "(organization/name)."
@@ -213,7 +218,7 @@ def _local_folder(name: str | Path) -> Path | None:
     """The folder that a name stands for; only a string is an id, and then it stands for no folder of the same name."""
     if isinstance(name, str) and name in _registered:
         return _registered[name]
-    is_id = isinstance(name, str) and name in CATALOG
+    is_id = isinstance(name, str) and (name in CATALOG or not name)  # an empty path would be the current folder
     return Path(name) if not is_id and Path(name).is_dir() else None
 
 

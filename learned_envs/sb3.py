@@ -61,11 +61,12 @@ def make_vec_env(
         local_files_only: Whether to do without the network.
 
     Raises:
-        ValueError: If an argument lies outside its range, or the device is not available.
+        ValueError: If an argument is of a wrong type or outside its range, or the device is not available.
         MissingModelError: If the model is not to be had.
         SnapshotError: If the model's files are damaged.
     """
     _check_count(n_envs)
+    _check_seed(seed)
     envs = LearnedVectorEnv(
         id,
         n_envs,
@@ -94,13 +95,16 @@ def make_real_vec_env(
         **kwargs: Passed on to the real environment, such as ``render_mode``; they override its standard rules.
 
     Raises:
-        ValueError: If ``n_envs`` is below 1.
+        ValueError: If ``n_envs`` is no whole number of at least 1, or another autoreset mode is asked for.
         gymnasium.error.NameNotFound: If the id is unknown.
         MissingModelError: If there is no such folder, or the Hub does not have the snapshot.
         gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
         SnapshotError: If the snapshot is damaged.
     """
     _check_count(n_envs)
+    _check_seed(seed)
+    if (mode := kwargs.pop("autoreset_mode", AutoresetMode.SAME_STEP)) not in (AutoresetMode.SAME_STEP, "SameStep"):
+        raise ValueError(f"autoreset_mode is {mode!r}, but Stable-Baselines3 resets in the same step. Leave it out.")
     envs = make_real_vec(id, n_envs, revision=revision, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
     return _seeded(BatchedVecEnv(envs), seed)
 
@@ -137,10 +141,12 @@ class BatchedVecEnv(VecEnv):
     def reset(self) -> np.ndarray:
         """Begin new episodes, with the seeds and options that wait for it; shape (n_envs, *shape)."""
         seeds: Any = None if all(seed is None for seed in self._seeds) else self._seeds
-        observations, infos = self.envs.reset(seed=seeds, options=self._merged_options())
+        try:
+            observations, infos = self.envs.reset(seed=seeds, options=self._merged_options())
+        finally:  # those that were refused would block every later reset
+            self._reset_seeds()
+            self._reset_options()
         self.reset_infos = _split(infos, self.num_envs)
-        self._reset_seeds()
-        self._reset_options()
         self._began = time.monotonic()
         self._returns[:], self._lengths[:] = 0, 0
         return _fetch([observations])[0]
@@ -252,11 +258,13 @@ class BatchedVecEnv(VecEnv):
         return [range(self.num_envs)[index] for index in self._get_indices(indices)]
 
     def _method(self, name: str, index: int) -> Any:
-        known = {"get_state": self._get_state, "set_state": self._set_state, "render": self._render}
-        if name not in known or (name != "render" and not isinstance(self.envs, BatchedEnv)):
+        known = {"render": self._render}
+        if isinstance(self.envs, BatchedEnv):
+            known |= {"get_state": self._get_state, "set_state": self._set_state}
+        if name not in known:
             raise AttributeError(
-                f"A single environment of this batch has no method {name!r}; there are {', '.join(known)}. Those of the whole "
-                "batch are methods of .envs."
+                f"A single environment of this batch has no method {name!r}, only {', '.join(known)}. Those of the whole batch "
+                "are methods of .envs."
             )
         return lambda *args, **kwargs: known[name](index, *args, **kwargs)
 
@@ -290,8 +298,17 @@ class BatchedVecEnv(VecEnv):
 
 
 def _check_count(n_envs: int) -> None:
-    if n_envs < 1:
-        raise ValueError(f"n_envs is {n_envs}, but there must be at least 1 environment.")
+    if not _is_whole(n_envs) or n_envs < 1:
+        raise ValueError(f"n_envs is {n_envs!r}, expected a whole number of environments, at least 1.")
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and (not _is_whole(seed) or seed < 0):
+        raise ValueError(f"seed is {seed!r}, expected a whole number of at least 0, or None.")
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def _seeded(envs: BatchedVecEnv, seed: int | None) -> BatchedVecEnv:

@@ -145,10 +145,37 @@ def test_state_of_one_environment_is_taken_to_another(game: str) -> None:
     observations, rewards, *_ = envs.step(np.array([1, 1, 1]))
     assert np.abs(observations[0].astype(int) - observations[2]).max() <= 1 and rewards[0] == rewards[2]
     assert not np.array_equal(observations[0], observations[1])
-    with pytest.raises(AttributeError, match="no method 'jump'; there are get_state"):
+    with pytest.raises(AttributeError, match="no method 'jump', only render, get_state"):
         envs.env_method("jump")
     with pytest.raises(ValueError, match="holds 3 environments, expected 1"):
         envs.env_method("set_state", envs.get_attr("_state")[0], indices=0)
+
+
+def test_what_was_refused_does_not_stand_in_the_way_of_the_next_reset(game: str) -> None:
+    envs = make_vec_env(game, 2)
+    for spoil in (lambda: envs.set_options({"foo": 1}), lambda: envs.seed(-5)):
+        spoil()
+        with pytest.raises(ValueError):
+            envs.reset()
+        envs.reset()
+
+
+def test_starts_can_be_set_between_episodes() -> None:
+    envs, other = (make_vec_env("LearnedHarvest-v0", 4, starts=starts) for starts in ("initial", "anywhere"))
+    for each in (envs, other):
+        each.reset()
+    envs.set_attr("starts", "anywhere")
+    assert envs.get_attr("starts") == ["anywhere"] * 4
+    for each in (envs, other):
+        each.seed(0)
+    assert np.array_equal(envs.reset(), other.reset())
+    with pytest.raises(ValueError, match="starts is 'nowhere'"):
+        envs.set_attr("starts", "nowhere")
+
+
+def test_real_games_have_no_methods_of_learned_ones() -> None:
+    with pytest.raises(AttributeError, match=r"no method 'get_state', only render\."):
+        make_real_vec_env("LearnedPong-v0", 2).env_method("get_state")
 
 
 def test_state_of_another_kind_is_refused(game: str) -> None:
@@ -272,6 +299,23 @@ def test_wrong_arguments_are_refused(game: str) -> None:
     for make in makers:
         with pytest.raises(ValueError, match="n_envs is 0"):
             make(game, 0)
+        for count in ("4", None, 2.5, True):
+            with pytest.raises(ValueError, match=r"n_envs is .*, expected a whole number"):
+                make(game, count)
+        for seed in ("a", -1, 0.5):
+            with pytest.raises(ValueError, match=r"seed is .*, expected a whole number"):
+                make(game, 1, seed=seed)
+        for nothing in ("", "LearnedPing"):
+            with pytest.raises((MissingModelError, gym.error.NameNotFound)):
+                make(nothing)
+        with pytest.raises(ValueError, match="expected an id"):
+            make(None)
+    with pytest.raises(ValueError, match="max_episode_steps is 'x', expected a whole number"):
+        make_vec_env("LearnedHarvest-v0", max_episode_steps="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"autoreset_mode is 'NextStep'.* Leave it out"):
+        make_real_vec_env("LearnedHarvest-v0", autoreset_mode="NextStep")
+    with pytest.raises(MissingModelError, match=r"'Pong'.*did you mean LearnedPong-v0"):
+        make_vec_env("Pong")
     with pytest.raises(MissingModelError, match=r"LearnedPing-v0.*did you mean LearnedPong-v0"):
         make_vec_env("LearnedPing-v0")
     with pytest.raises(gym.error.NameNotFound, match=r"LearnedPing-v0.*Did you mean LearnedPong-v0"):

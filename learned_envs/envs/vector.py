@@ -69,8 +69,7 @@ class LearnedVectorEnv(BatchedEnv):
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> None:
-        if starts not in get_args(StartKind):
-            raise ValueError(f'starts is {starts!r}, expected "initial" or "anywhere".')
+        self.starts = starts
         if revision is not None and not isinstance(model, str | Path):
             raise ValueError(f"revision is {revision!r}, but the model is loaded already. Leave it out.")
         if isinstance(model, WorldModel):
@@ -84,7 +83,6 @@ class LearnedVectorEnv(BatchedEnv):
             )
         _check_ready(model.model)
         self.pretrained = model
-        self.starts: StartKind = starts
         super().__init__(
             model.model,
             model.observation_space,
@@ -98,6 +96,23 @@ class LearnedVectorEnv(BatchedEnv):
             differentiable=differentiable,
         )
 
+    @property
+    def starts(self) -> StartKind:
+        """Where episodes begin, from the next one on.
+
+        Raises:
+            ValueError: If it is set to something else.
+        """
+        return self._starts
+
+    @starts.setter
+    def starts(self, starts: StartKind) -> None:
+        if starts not in get_args(StartKind):
+            raise ValueError(f'starts is {starts!r}, expected "initial" or "anywhere".')
+        self._starts: StartKind = starts
+        for of_the_old in ("_contexts", "_bank"):
+            vars(self).pop(of_the_old, None)
+
     @torch.no_grad()
     def _draw_starts(self, keys: Tensor, draws: Tensor) -> State:
         """A recorded start for each environment, chosen by its own noise."""
@@ -108,12 +123,12 @@ class LearnedVectorEnv(BatchedEnv):
 
     @cached_property
     def _contexts(self) -> Contexts:
-        return self.pretrained.starts.contexts(self.starts)
+        return self.pretrained.starts.contexts(self._starts)
 
     @cached_property
     def _bank(self) -> State:
         """Where each recorded start leads."""
-        contexts = self.pretrained.starts.contexts(self.starts)
+        contexts = self.pretrained.starts.contexts(self._starts)
         parts = zip(*(tensor.split(_CONTEXTS_AT_ONCE) for tensor in contexts), strict=True)
         states = [self.world_model.start(*(tensor.to(self.device) for tensor in part)) for part in parts]
         return states[0].map(lambda *tensors: torch.cat(tensors), *states[1:])

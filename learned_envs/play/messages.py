@@ -133,7 +133,7 @@ def parse_message(text: str) -> Message:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"message: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ValueError(": ".join(["message", *map(str, first["loc"]), first["msg"]])) from error
 
 
 def describe_session(session: Session) -> dict[str, Any]:

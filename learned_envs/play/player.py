@@ -41,7 +41,8 @@ class Player:
     def __init__(self, session: Session, out: Path, speed: float) -> None:
         self.session = session
         self.out = out
-        self.films: dict[str, Path] = {}
+        self.films: dict[str, dict[str, Any]] = {}
+        """What the page was told of each film that is written, by its name."""
         self._speed = speed
         self._rate = 0.0
         self._action: Any = _still(session)
@@ -51,6 +52,7 @@ class Player:
         self._lock = asyncio.Lock()  # one change at a time, and none while it is told
         self._worker = ThreadPoolExecutor(1, "play")  # so that a slow model does not keep the page from being heard
         self._writing = 0  # films
+        self._names: set[str] = set()  # of films that are written or being written
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, page: WebSocket) -> None:
@@ -82,7 +84,7 @@ class Player:
                 await previous.close(_REPLACED, "The game was opened in another window.")
         self._running.clear()
         self._action = _still(self.session)
-        await self._tell({"type": "hello", **describe_session(self.session)})
+        await self._tell({"type": "hello", **describe_session(self.session), "films": list(self.films.values())})
         await self._tell(self._update(everything=True))
 
     async def _hear(self, page: WebSocket, text: str) -> None:
@@ -135,7 +137,9 @@ class Player:
                 await self._change(session.take_over)
                 await self._tell(self._update())
             case messages.Record(on=True):
-                self._film = self._film or [session.now]
+                if self._film is None:
+                    self.out.mkdir(parents=True, exist_ok=True)  # says now if there is no place for films
+                    self._film = [session.now]
                 await self._tell(self._update())
             case messages.Record(format=suffix):
                 self._end_film(suffix)
@@ -177,9 +181,9 @@ class Player:
     async def _change(self, change: Callable[[], Moment]) -> Moment:
         """Let the session do something, beside the loop that hears the page."""
         moment = await asyncio.get_running_loop().run_in_executor(self._worker, change)
-        if self._film is not None:
+        if self._film is not None and len(self._film) < LONGEST_FILM:
             self._film.append(moment)
-            if len(self._film) >= LONGEST_FILM:
+            if len(self._film) == LONGEST_FILM:
                 self._end_film("mp4")
         return moment
 
@@ -194,16 +198,17 @@ class Player:
         task.add_done_callback(self._tasks.discard)
 
     async def _write_film(self, film: list[Moment], suffix: str) -> None:
-        session, speed = self.session, self._speed
         try:
-            path = _unused(self.out, session.config.id, suffix, set(self.films))
-            self.films[path.name] = path
-            await asyncio.to_thread(write_film, path, film, session.system, speed)
+            path = _unused(self.out, self.session.config.id, suffix, self._names)
+            self._names.add(path.name)
+            await asyncio.to_thread(write_film, path, film, self.session.system, self._speed)
         except _MENDABLE as error:
+            self._film = self._film or film  # to be ended again, in another format, or when there is room
             told = {"type": "error", "message": f"The film was not written: {error}"}
         else:
-            url = f"/films/{path.name}"
-            told = {"type": "film", "name": path.name, "url": url, "path": str(path), "moments": len(film)}
+            name = path.name
+            told = {"type": "film", "name": name, "url": f"/films/{name}", "path": str(path), "moments": len(film)}
+            self.films[name] = told
         async with self._lock:
             self._writing -= 1
             await self._tell(told)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
+import websockets  # noqa: F401 - uvicorn does without it, but then answers no websocket
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -161,7 +162,7 @@ def make_app(player: Player, hosts: list[str]) -> FastAPI:
     async def film(name: str) -> FileResponse:
         if name not in player.films:
             raise HTTPException(404, f"There is no film {name!r}.")
-        return FileResponse(player.films[name], filename=name)
+        return FileResponse(player.films[name]["path"], filename=name)
 
     app.mount("/", StaticFiles(directory=_STATIC, html=True))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)

@@ -40,6 +40,18 @@ class Settings:
         """Steps of all environments that it takes at once."""
         return self.n_envs * self.keywords.get("n_steps", 1)
 
+    @property
+    def fewest(self) -> int:
+        """Steps below which it learns nothing."""
+        return max(self.chunk, self.keywords.get("learning_starts", 0) + 1)
+
+    @property
+    def needs(self) -> str:
+        """The same in words."""
+        if self.fewest > self.chunk:
+            return f"{self.algorithm} only collects for the first {self.fewest - 1:,}"
+        return f"{self.algorithm} takes {self.chunk:,} at once with {self.n_envs} environments"
+
 
 _CNN: dict[str, Any] = {"policy": "CnnPolicy", "policy_kwargs": {"features_extractor_kwargs": {"features_dim": 256}}}
 _MLP: dict[str, Any] = {"policy": "MlpPolicy"}

@@ -4,13 +4,14 @@ The folder of a comparison holds ``config.json`` (what was asked for), a folder 
 ``transfer.json``, ``table.txt`` and ``returns.png``.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,8 +21,8 @@ from learned_envs.manifest import MODEL, read_manifest
 from learned_envs.pretrained import find_snapshot, load_pretrained
 from learned_envs.sb3 import make_real_vec_env, make_vec_env
 from learned_envs.transfer.agents import Settings, settings
-from learned_envs.transfer.report import Row, plot, rows_of, table
-from learned_envs.transfer.training import Evaluation, Judges, Training
+from learned_envs.transfer.report import Row, plot, require_matplotlib, rows_of, table
+from learned_envs.transfer.training import Evaluation, Judges, Training, read
 
 __all__ = ["TransferConfig", "compare"]
 
@@ -40,7 +41,8 @@ class TransferConfig:
         n_envs: Environments side by side; None for what suits the agent.
         evaluations: How often each agent is judged, at even distances.
         episodes: Episodes in imagination and in reality of each evaluation.
-        baselines: Whether to train the same agent in the real environment too.
+        baselines: Whether to train the same agent in the real environment too: with as many real steps as the model was made
+            from, and with as many steps as in imagination.
         revision: Branch, tag or commit of a model on the Hub.
 
     Raises:
@@ -76,12 +78,14 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
         The rows of the table.
 
     Raises:
-        ValueError: If the agent cannot act in the environment, or the folder belongs to another comparison.
-        gymnasium.error.DependencyNotInstalled: If the real environment needs a package that is missing.
+        ValueError: If the agent cannot act in the environment, there are too few steps to learn from, or the folder belongs to
+            another comparison or is damaged.
+        gymnasium.error.DependencyNotInstalled: If the real environment or the plot needs a package that is missing.
         MissingModelError: If the model is not to be had.
         SnapshotError: If the model's files are damaged.
     """
     console = console or Console()
+    require_matplotlib()
     model = find_snapshot(config.id, config.revision)  # once: a branch of the Hub may move
     pretrained = load_pretrained(model)
     chosen = settings(config.agent, config.id, pretrained.observation_space, pretrained.action_space)
@@ -93,9 +97,9 @@ def compare(config: TransferConfig, folder: Path, device: str = "cpu", console: 
         config.episodes,
     )
     real_steps = _real_steps(pretrained.config.provenance)
-    spent = real_steps if _can_be_trained_for(real_steps, config, chosen, console) else None
+    spent = real_steps if _is_trained_for(real_steps, config, chosen, console) else None
     trainings = _trainings(config, chosen, model, folder, device, spent, pretrained.system is not None)
-    _open(folder, asdict(config) | {"weights": read_manifest(model).files[MODEL].sha256})
+    _open(folder, asdict(config) | {"id": pretrained.config.id, "weights": read_manifest(model).files[MODEL].sha256})
     found = _run(trainings, judges, config.seeds, console)
     rows = rows_of(found, real_steps)
     _write(folder, config, found, rows, real_steps)
@@ -112,17 +116,20 @@ def _real_steps(provenance: dict[str, Any]) -> int | None:
     return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
 
 
-def _can_be_trained_for(real_steps: int | None, config: TransferConfig, chosen: Settings, console: Console) -> bool:
-    """Whether there is a baseline of as many real steps as the model was made from; if they are too few, that is printed."""
-    if not config.baselines or not real_steps or real_steps >= config.steps:
+def _is_trained_for(real_steps: int | None, config: TransferConfig, chosen: Settings, console: Console) -> bool:
+    """Whether there is a baseline of as many real steps as the model was made from; if there is none, why is printed."""
+    if not config.baselines:
         return False
-    if real_steps < chosen.chunk:
-        console.print(
-            f"Without the baseline of as many real steps: the model was made from {real_steps:,}, but {chosen.algorithm} takes "
-            f"{chosen.chunk:,} at once with {chosen.n_envs} environments.",
-            soft_wrap=True,
-        )
-    return real_steps >= chosen.chunk
+    if real_steps is None:
+        why = "it is not known how many the model was made from."
+    elif real_steps < chosen.fewest:
+        why = f"the model was made from {real_steps:,}, but {chosen.needs}."
+    elif real_steps // chosen.chunk == config.steps // chosen.chunk:
+        why = f"the model was made from {real_steps:,}, which is as many steps as in imagination."
+    else:
+        return True
+    console.print(f"Without the baseline of as many real steps: {why}", soft_wrap=True)
+    return False
 
 
 def _trainings(
@@ -167,7 +174,7 @@ def _open(folder: Path, wanted: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, wanted)
         return
-    found = json.loads(path.read_text())
+    found = read(path, TypeAdapter(dict[str, Any]))
     if different := sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name)):
         raise ValueError(
             f"{folder} holds another comparison (it differs in: {', '.join(different)}). Use another folder."
@@ -191,8 +198,20 @@ def _run(
         found = {"random": [[judges.judge_random(seed)] for seed in range(seeds)]}
         for kind, of_kind in trainings.items():
             progress.update(bar, description=kind)
-            found[kind] = [training.run(judges, lambda steps: progress.advance(bar, steps)) for training in of_kind]
+            advance, say = partial(progress.advance, bar), partial(_say, console, kind)
+            found[kind] = [training.run(judges, advance, partial(say, training.seed)) for training in of_kind]
     return found
+
+
+def _say(console: Console, kind: str, seed: int, found: Evaluation) -> None:
+    """One line of each evaluation, which is all that is seen of a long training whose output goes to a file."""
+    imagined, real = (f"{fmean(each):.2f} ± {pstdev(each):.2f}" for each in (found.imagined, found.real))
+    console.print(
+        f"{kind}, seed {seed}, {found.steps:,} steps: {imagined} in imagination, {real} in reality "
+        f"({len(found.real)} episodes each)",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _write(
@@ -212,7 +231,7 @@ def _write(
             **{package: version(package) for package in ("stable-baselines3", "torch", "gymnasium")},
         },
     }
-    plot(folder / "returns.png", config.id, config.agent, found)
+    write_json(folder / "transfer.json", content)
     with replacing(folder / "table.txt") as partial, partial.open("w", encoding="utf-8") as file:
         Console(width=140, file=file).print(table(config.id, config.agent, rows))
-    write_json(folder / "transfer.json", content)
+    plot(folder / "returns.png", config.id, config.agent, found, rows)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 
+import gymnasium as gym
 from rich import box
 from rich.table import Table
 
@@ -28,7 +29,8 @@ class Row:
         real: Mean return in the real environment.
         real_sd: Its standard deviation over episodes.
         gap: How much higher the return is in imagination than in reality.
-        share: Of the way from random actions to as many steps in reality, how much was gone; None without that training.
+        share: Of the way from random actions to as many steps in reality, how much was gone; None without that training, or if it
+            led nowhere.
         episodes: Episodes in each environment.
     """
 
@@ -69,7 +71,9 @@ def rows_of(found: dict[str, list[list[Evaluation]]], real_steps: int | None) ->
                 fmean(returns),
                 pstdev(returns),
                 fmean(imagined) - fmean(returns),
-                None if best in (None, real["random"]) else (real[kind] - real["random"]) / (best - real["random"]),
+                None
+                if best is None or best <= real["random"]
+                else (real[kind] - real["random"]) / (best - real["random"]),
                 len(returns),
             )
         )
@@ -96,18 +100,36 @@ def table(id: str, agent: str, rows: list[Row]) -> Table:
     return drawn
 
 
-def plot(path: Path, id: str, agent: str, found: dict[str, list[list[Evaluation]]]) -> None:
-    """Draw returns over steps, in reality as lines and in imagination dashed; one line a seed. Complete or not at all."""
+def require_matplotlib() -> None:
+    """Complain at the beginning, not when everything is trained.
+
+    Raises:
+        gymnasium.error.DependencyNotInstalled: If it is missing.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise gym.error.DependencyNotInstalled(
+            'The plot needs matplotlib, which is not installed. Run: pip install "learned-envs[sb3]"'
+        ) from error
+
+
+def plot(path: Path, id: str, agent: str, found: dict[str, list[list[Evaluation]]], rows: list[Row]) -> None:
+    """Draw returns over steps, in reality as lines and in imagination dashed; one line a seed. Complete or not at all.
+
+    The gap between the two is shaded, and the legend tells the real steps that each kind took.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    spent = {row.trained_in: "unknown" if row.real_steps is None else f"{row.real_steps:,}" for row in rows}
     for kind, runs in found.items():
         color = _COLORS[kind]
         for number, run in enumerate(runs):
-            label = kind if number == 0 else None
+            label = f"{kind} ({spent[kind]} real steps)" if number == 0 else None
             real, imagined = (
                 [fmean(returns) for returns in each] for each in zip(*((e.real, e.imagined) for e in run), strict=True)
             )
@@ -117,12 +139,10 @@ def plot(path: Path, id: str, agent: str, found: dict[str, list[list[Evaluation]
             steps = [each.steps for each in run]
             axes.plot(steps, real, color=color, marker=".", label=label)
             if kind == "imagination":
-                axes.plot(
-                    steps, imagined, color=color, linestyle="--", label=f"{kind}, judged there" if number == 0 else None
-                )
-    axes.set(
-        xlabel="steps of training", ylabel="mean return of an episode in reality", title=f"{agent.upper()} in {id}"
-    )
+                judged_there = f"{kind}, judged there" if number == 0 else None
+                axes.plot(steps, imagined, color=color, linestyle="--", label=judged_there)
+                axes.fill_between(steps, real, imagined, color=color, alpha=0.15, label="gap" if number == 0 else None)
+    axes.set(xlabel="steps of training", ylabel="mean return of an episode", title=f"{agent.upper()} in {id}")
     axes.legend(title="trained in")
     axes.grid(alpha=0.3)
     with replacing(path) as partial:

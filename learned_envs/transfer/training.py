@@ -5,14 +5,14 @@ seed of the training and the number of the stretch. So an interrupted training g
 an uninterrupted one does.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -23,7 +23,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from learned_envs.files import new_folder, write_json
 from learned_envs.transfer.agents import RandomAgent, Settings
 
-__all__ = ["Evaluation", "Judges", "Training"]
+__all__ = ["Evaluation", "Judges", "Training", "read"]
+
+Content = TypeVar("Content")
 
 _JUDGES_SEED = 1_000_000
 _SCHEDULES = ("lr_schedule", "exploration_schedule")
@@ -112,12 +114,10 @@ class Training:
     ) -> None:
         self.folder, self.settings, self.control = folder, settings, control
         self.make_envs, self.seed, self.device = make_envs, seed, device
+        if steps < settings.fewest:
+            raise ValueError(f"steps is {steps:,}, but {settings.needs}.")
         chunk = settings.chunk
         chunks = steps // chunk
-        if chunks < 1:
-            raise ValueError(
-                f"steps is {steps}, but {settings.algorithm} takes {chunk} at once with {settings.n_envs} environments."
-            )
         evaluations = min(evaluations, chunks)
         self.ends = [chunks * number // evaluations * chunk for number in range(1, evaluations + 1)]
         self.evaluations = self._found()
@@ -132,16 +132,21 @@ class Training:
         """Steps in all."""
         return self.ends[-1]
 
-    def run(self, judges: Judges, progress: Callable[[int], None]) -> list[Evaluation]:
+    def run(
+        self, judges: Judges, progress: Callable[[int], None], judged: Callable[[Evaluation], None]
+    ) -> list[Evaluation]:
         """Go on to the end.
 
         Args:
             judges: Where the agent is judged.
             progress: Told how many steps more were taken.
+            judged: Told of every evaluation: those of earlier calls, and new ones once they are kept.
 
         Returns:
             All evaluations, also those of earlier calls.
         """
+        for each in self.evaluations:
+            judged(each)
         if len(self.evaluations) == len(self.ends):
             return self.evaluations
         task = _Task(self.make_envs(), self.control)
@@ -156,6 +161,7 @@ class Training:
             scale = envs if isinstance(envs, VecNormalize) else None
             found = judges.judge(agent, agent.num_timesteps, seed, self.settings.greedy, scale)
             self._keep(agent, scale, [*self.evaluations, found])
+            judged(found)
         envs.close()
         return self.evaluations
 
@@ -168,6 +174,10 @@ class Training:
         if not self.evaluations:
             keywords = {name: dict(v) if isinstance(v, dict) else v for name, v in self.settings.keywords.items()}
             return algorithm(env=envs, seed=self.seed, device=self.device, **keywords)  # type: ignore[call-arg]
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} is missing, which the training goes on from. Remove {self.folder} to begin it anew."
+            )
         agent = algorithm.load(folder / "agent.zip", envs, device=self.device)
         if isinstance(agent, OffPolicyAlgorithm):
             agent.load_replay_buffer(folder / "buffer.pkl")
@@ -209,10 +219,21 @@ class Training:
         path = self.folder / "evaluations.json"
         if not path.exists():
             return []
-        return [
-            Evaluation(each["steps"], tuple(each["imagined"]), tuple(each["real"]))
-            for each in json.loads(path.read_text())
-        ]
+        return read(path, TypeAdapter(list[Evaluation]))
+
+
+def read(path: Path, kind: TypeAdapter[Content]) -> Content:
+    """Read what an earlier call wrote.
+
+    Raises:
+        ValueError: If the file holds something else.
+    """
+    try:
+        return kind.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"{path} is damaged, or belongs to something else. Remove it, or use another folder."
+        ) from error
 
 
 class _Task(VecEnvWrapper):

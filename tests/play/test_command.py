@@ -111,7 +111,7 @@ def test_model_that_is_not_bundled_tells_how_to_train_it(capsys: pytest.CaptureF
     assert item.recipe in _refusal(capsys, item.id, "--port", "0")
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "websockets"])
 def test_missing_extra_is_told_with_its_install_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:

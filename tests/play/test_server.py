@@ -1,5 +1,6 @@
 """The server as pages meet it: a real one, on a port of its own."""
 
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -234,13 +235,32 @@ def test_long_film_ends_by_itself(page: Page, monkeypatch: pytest.MonkeyPatch) -
     assert page.ask("step")["status"]["filmed"] is None
 
 
-def test_film_that_cannot_be_written_is_told(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "films").write_text("a file")
+def test_film_that_cannot_be_written_is_told_and_kept(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     page.ask("record", on=True)
-    page.say("record", on=False)
-    assert "The film was not written" in page.hear("error")["message"]
-    page.hear("update")
+    page.ask("step")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "av", None)
+        page.say("record", on=False, format="mp4")
+        assert "MP4 needs PyAV" in page.hear("error")["message"]
+    assert page.hear("update")["status"]["filmed"] == 2
+    page.say("record", on=False, format="gif")
+    assert page.hear("film")["moments"] == 2
+
+
+def test_film_without_a_place_is_refused_before_it_is_begun(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "films").write_text("a file")
+    page.say("record", on=True)
+    assert "films" in page.hear("error")["message"]
+    assert page.hear("update")["status"]["filmed"] is None
     assert page.ask("step")["moment"]["step"] == 1
+
+
+def test_reloaded_page_knows_the_films(page: Page, address: str) -> None:
+    page.ask("record", on=True)
+    page.say("record", on=False, format="gif")
+    film = page.hear("film")
+    with open_page(address) as again:
+        assert again.hear("hello")["films"] == [film]
 
 
 def test_numbers_that_are_not_finite_are_sent_as_none(control: str, tmp_path: Path) -> None:

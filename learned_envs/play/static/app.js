@@ -54,6 +54,9 @@ const listeners = {
     if (game.kind === "game") buildButtons();
     else buildSliders();
     buildCharts();
+    $("films").replaceChildren();
+    $("no-films").hidden = game.films.length > 0;
+    game.films.forEach(listFilm);
   },
   update(told) {
     if (told.timeline) timeline = told.timeline;
@@ -74,15 +77,19 @@ const listeners = {
     toast(told.message);
   },
   film(told) {
-    const link = Object.assign(document.createElement("a"), { href: told.url, textContent: told.name, download: told.name });
-    const item = document.createElement("li");
-    item.append(link, ` · ${told.moments} steps`);
-    item.title = told.path;
-    $("films").prepend(item);
+    listFilm(told);
     $("no-films").hidden = true;
     toast(`The film is written: ${told.path}`, true);
   },
 };
+
+function listFilm(told) {
+  const link = Object.assign(document.createElement("a"), { href: told.url, textContent: told.name, download: told.name });
+  const item = document.createElement("li");
+  item.append(link, ` · ${told.moments} steps`);
+  item.title = told.path;
+  $("films").prepend(item);
+}
 
 // --- showing -------------------------------------------------------------------------------------------------------------
 
