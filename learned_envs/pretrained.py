@@ -80,9 +80,8 @@ class Pretrained:
         real = self.config.environment.max_episode_steps
         if max_episode_steps is None:
             return real
-        if self.system is None or not isinstance(
-            max_episode_steps, int | np.integer
-        ):  # the environment refuses the latter
+        is_whole = isinstance(max_episode_steps, int | np.integer)
+        if self.system is None or not is_whole:  # the environment refuses what is no number
             return max_episode_steps
         return min(int(max_episode_steps), real)
 
