@@ -23,10 +23,10 @@ demo: venv
 
 # One thread a worker: two that share the cores by spinning are slower than one.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m ""
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m ""
 
 lint: venv
 	$(BIN)/ruff check .
