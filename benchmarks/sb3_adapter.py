@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 import torch
 import tyro
+from gymnasium.vector import AutoresetMode
 
 from benchmarks.report import write_result
 from learned_envs.envs.vector import LearnedVectorEnv
@@ -13,17 +14,19 @@ from learned_envs.sb3 import BatchedVecEnv, make_vec_env
 
 
 def main(
-    id: str = "LearnedPong-v0",
+    ids: tuple[str, ...] = ("LearnedPong-v0", "LearnedDoublePendulum-v0", "LearnedHarvest-v0"),
     num_envs: int = 64,
-    steps: int = 100,
+    steps: int = 300,
     rounds: int = 7,
     device: str = "cpu",
     threads: int = 1,
 ) -> None:
     """Step the core with tensors and the adapter with arrays, one after the other, several times; the medians count.
 
+    The core resets in the same step, as the adapter needs it.
+
     Args:
-        id: Id of the learned environment, or folder of a snapshot.
+        ids: Ids of learned environments, or folders of snapshots.
         num_envs: Environments side by side.
         steps: Steps of each in a round.
         rounds: How often to measure.
@@ -31,7 +34,12 @@ def main(
         threads: CPU threads to use.
     """
     torch.set_num_threads(threads)
-    core = LearnedVectorEnv(id, num_envs, device=device, output="torch")
+    measured = {id: _compare(id, num_envs, steps, rounds, device) for id in ids}
+    write_result("sb3_adapter", {"num_envs": num_envs, "steps": steps, "rounds": rounds, "ids": measured}, device)
+
+
+def _compare(id: str, num_envs: int, steps: int, rounds: int, device: str) -> dict[str, float]:
+    core = LearnedVectorEnv(id, num_envs, device=device, output="torch", autoreset_mode=AutoresetMode.SAME_STEP)
     adapter = make_vec_env(id, num_envs, device=device, seed=0)
     core.reset(seed=0)
     adapter.reset()
@@ -41,19 +49,13 @@ def main(
         speeds["adapter"].append(_measure_adapter(adapter, steps))
     core_speeds, adapter_speeds = speeds["core"][1:], speeds["adapter"][1:]  # the first round warms up
     ratios = [its / mine for mine, its in zip(core_speeds, adapter_speeds, strict=True)]
-    figures = {
-        "id": id,
-        "device": device,
-        "num_envs": num_envs,
-        "steps": steps,
-        "rounds": rounds,
+    return {
         "core_steps_per_second": round(median(core_speeds)),
         "adapter_steps_per_second": round(median(adapter_speeds)),
         "ratio": round(median(ratios), 3),
         "ratio_lowest": round(min(ratios), 3),
         "ratio_highest": round(max(ratios), 3),
     }
-    write_result("sb3_adapter", figures, device)
 
 
 def _measure_core(envs: LearnedVectorEnv, steps: int) -> float:
